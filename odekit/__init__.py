@@ -1,0 +1,1 @@
+"""Solve, sample and learn: numerical integration for JAX."""

@@ -1,0 +1,75 @@
+"""Pytree arithmetic: every sum of scaled states in the package is one of these.
+
+Coefficients are Python floats (weakly typed, so the state keeps its dtype; zeros vanish from the program) or JAX
+arrays (trainable). Sums of scaled arrays are used instead of `dot`, which float32 accelerators round to fewer bits.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from odekit.typing import PyTree, Row
+
+
+def real_dtype(dtype: Any) -> Any:
+    """Return the dtype of the real part of `dtype`."""
+    return jnp.finfo(dtype).dtype
+
+
+def _times(c: float | Array, x: Array) -> Array:
+    """`c * x` in the dtype of x, or promoted to complex when c is: a coefficient never widens a state."""
+    if isinstance(c, float | int):
+        return x if c == 1 else -x if c == -1 else c * x
+    keep = x.dtype if jnp.iscomplexobj(c) else real_dtype(x.dtype)
+    return c.astype(keep) * x
+
+
+def scale(c: float | Array, tree: PyTree) -> PyTree:
+    """Return `c * tree`; `c` is a scalar or broadcasts against the trailing axes of every leaf."""
+    return jax.tree.map(lambda x: _times(c, x), tree)
+
+
+def add(a: PyTree, b: PyTree) -> PyTree:
+    """Return `a + b`, leaf by leaf."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _entries(row: Row, trees: Sequence[PyTree]) -> list[tuple[Any, PyTree]]:
+    pairs = [(row[i], tree) for i, tree in enumerate(trees[: len(row)])]
+    return [(c, tree) for c, tree in pairs if not (isinstance(c, float | int) and c == 0)]
+
+
+def lincomb(row: Row, trees: Sequence[PyTree]) -> PyTree:
+    """Return `sum_i row[i] * trees[i]`; concrete zeros are skipped, extra trees are ignored."""
+    pairs = _entries(row, trees)
+    if not pairs:
+        return jax.tree.map(jnp.zeros_like, trees[0])
+
+    def combine(*leaves: Array) -> Array:
+        total = _times(pairs[0][0], leaves[0])
+        for (c, _), x in zip(pairs[1:], leaves[1:], strict=True):
+            total = total + _times(c, x)
+        return total
+
+    return jax.tree.map(combine, *[tree for _, tree in pairs])
+
+
+def axpy(y: PyTree, dt: Array, row: Row, trees: Sequence[PyTree]) -> PyTree:
+    """Return `y + dt * sum_i row[i] * trees[i]`."""
+    if not _entries(row, trees):
+        return y
+    return add(y, scale(dt, lincomb(row, trees)))
+
+
+def select(mask: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Return `new` where `mask` holds, else `old`; the mask broadcasts against the trailing (lane) axis."""
+    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), new, old)
+
+
+def cast_like(tree: PyTree, x: PyTree) -> PyTree:
+    """Return `tree` with every leaf in the real dtype of the first leaf of `x`."""
+    dtype = real_dtype(jax.tree.leaves(x)[0].dtype)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
