@@ -1,0 +1,59 @@
+"""What every method is: coefficients, a name, and one step."""
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+from jax import Array
+
+from odekit.typing import PyTree
+
+
+class Step(NamedTuple):
+    """What one attempted step returns: the new state, its error estimate (None without one), the method's carry."""
+
+    y: PyTree
+    err: PyTree | None
+    carry: PyTree
+
+
+class Method(eqx.Module):
+    """A solver as a pytree of coefficients; a family is one subclass, a method is that class filled with numbers.
+
+    A tuple of Python floats is a concrete coefficient: it folds into the compiled program and its zeros vanish. A JAX
+    array is a trainable one. `problem(t, y)` has its arguments bound; lanes are the trailing axis of every leaf and
+    `t`, `dt` have shape `(lanes,)` or `()`.
+
+    Attributes:
+        order: the classical order of convergence.
+        name: the name it is listed and cited under.
+        source: the publication that the numbers come from.
+    """
+
+    order: eqx.AbstractVar[int]
+    name: eqx.AbstractVar[str]
+    source: eqx.AbstractVar[str]
+
+    @abc.abstractmethod
+    def init(self, problem: Any, t: Array, y: PyTree) -> PyTree:
+        """Return what the first step needs besides the state."""
+
+    @abc.abstractmethod
+    def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
+        """Take one step of signed length `dt` from `(t, y)`."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a step carries an error estimate."""
+        return False
+
+    def prepare(self, problem: Any, dt: Array) -> "Method":
+        """Return this method with everything that depends on the step size alone computed once.
+
+        A uniform grid calls it before its scan; exponential integrators fill in their phi functions here.
+        """
+        return self
+
+    @abc.abstractmethod
+    def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
+        """Return the state at `t + theta * dt` inside the step that starts at `(t, y)`, `theta` in [0, 1]."""

@@ -1,0 +1,110 @@
+"""Explicit Runge-Kutta methods: one family, any tableau."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+
+from odekit.solvers.base import Method, Step
+from odekit.trees import axpy, lincomb, scale
+from odekit.typing import PyTree, Row, Rows
+
+
+class RungeKutta(Method):
+    """Explicit Runge-Kutta method of any tableau.
+
+    Use the named constructors (`Tsit5()`, `Dopri5()`, ...) for published tableaux and this class for your own. Give
+    tuples of Python floats for coefficients that fold into the program, JAX arrays for coefficients to be trained. A
+    step costs `len(b)` evaluations of the vector field; the first stage of a step is the last evaluation of the one
+    before it.
+
+    Args:
+        a: rows 2..s of the strictly lower triangle: lengths 1, 2, ..., s - 1.
+        b: (s,) weights.
+        c: (s,) nodes, `c[0] = 0`.
+        b_err: (s,) or (s + 1,), `b` minus the embedded weights; the optional last entry belongs to the derivative at
+            the new point. None: no error estimate, fixed steps only.
+        order: order of `b`.
+        weights: (s or s + 1) rows of polynomial coefficients in theta, theta^2, ...: the method's own interpolant.
+            None: cubic Hermite.
+        name: what to call it.
+        source: where it comes from.
+
+    Raises:
+        ValueError: the lengths of `a`, `b`, `c`, `b_err` do not fit each other.
+
+    Example:
+        >>> heun = RungeKutta(a=((1.0,),), b=(0.5, 0.5), c=(0.0, 1.0), b_err=(-0.5, 0.5), order=2)
+        >>> heun.adaptive
+        True
+
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.1.
+    """
+
+    a: Rows
+    b: Row
+    c: Row
+    b_err: Row | None = None
+    order: int = eqx.field(static=True, default=1)
+    weights: Rows | None = None
+    name: str = eqx.field(static=True, default="RungeKutta")
+    source: str = eqx.field(static=True, default="user")
+
+    def __check_init__(self) -> None:
+        s = len(self.b)
+        lengths = [len(row) for row in self.a]
+        if lengths != list(range(1, s)):
+            raise ValueError(f"`a` has rows of lengths {lengths}; {s} weights `b` need rows 1 to {s - 1}.")
+        if len(self.c) != s:
+            raise ValueError(f"`c` has {len(self.c)} nodes for {s} weights `b`; give one node a stage.")
+        if self.b_err is not None and len(self.b_err) not in (s, s + 1):
+            raise ValueError(f"`b_err` has {len(self.b_err)} entries; {s} stages need {s}, or {s + 1} with the new point.")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the tableau has an embedded error estimate."""
+        return self.b_err is not None
+
+    def init(self, problem: Any, t: Array, y: PyTree) -> PyTree:
+        """Return the first stage."""
+        return problem(t, y)
+
+    def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
+        """Take one step; the derivative at its end is the first stage of the next."""
+        ks = self._stages(problem, t, dt, y, carry)
+        y1 = problem.fence(lambda: axpy(y, dt, self.b, ks), y)
+        k1 = problem(t + dt, y1)
+        err = None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
+        return Step(y1, err, k1)
+
+    def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
+        """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
+        ks = self._stages(problem, t, dt, y, problem(t, y))
+        y1 = axpy(y, dt, self.b, ks)
+        ks.append(problem(t + dt, y1))
+        if self.weights is None:
+            return hermite(theta, dt, y, y1, ks[0], ks[-1])
+        return axpy(y, dt, tuple(_polynomial(row, theta) for row in self.weights), ks)
+
+    def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
+        ks = [k0]
+        for a_i, c_i in zip(self.a, self.c[1:], strict=True):
+            y_i = problem.fence(lambda row=a_i: axpy(y, dt, row, ks), y)
+            ks.append(problem(t + c_i * dt, y_i))
+        return ks
+
+
+def hermite(theta: Array, dt: Array, y0: PyTree, y1: PyTree, k0: PyTree, k1: PyTree) -> PyTree:
+    """Cubic through both ends of a step and both slopes. Source: Hairer, Norsett & Wanner I, 1993, II.6, eq. 6.7."""
+    rest = 1 - theta
+    bump = theta * rest
+    values = lincomb((rest**2 * (1 + 2 * theta), theta**2 * (3 - 2 * theta)), [y0, y1])
+    return axpy(values, dt, (bump * rest, -bump * theta), [k0, k1])
+
+
+def _polynomial(row: Row, theta: Array) -> Array:
+    total = jnp.zeros_like(theta)
+    for coefficient in reversed(tuple(row)):
+        total = (total + coefficient) * theta
+    return total
