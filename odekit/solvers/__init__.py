@@ -1,1 +1,6 @@
-"""TODO."""
+"""The integration methods: families of coefficients, one step function each."""
+
+from odekit.solvers.tableaus import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
+
+METHODS = (Euler, Heun, Midpoint, Ralston, Bosh3, RK4, Dopri5, Tsit5, Dopri8)
+"""Every constructor of a method; the tests run over it."""
