@@ -1,1 +1,3 @@
 """Solve, sample and learn: numerical integration for JAX."""
+
+__version__ = "0.1.0"
