@@ -1,0 +1,210 @@
+"""The table loop: a fixed-grid method is rows of numbers, and running it is one scan.
+
+Row k evaluates the model at slot 0, files the answer in a ring of the last H evaluations, and replaces the A slots by
+linear combinations of the slots, the ring and one draw of noise. The network is compiled once whatever the number of
+rows.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from odekit.trees import add, lincomb, real_dtype
+from odekit.typing import PyTree
+
+VIEWS = ("data", "noise", "velocity", "score")
+
+
+def march(step: Callable, carry: PyTree, rows: PyTree, *, remat: bool = True) -> tuple[PyTree, PyTree]:
+    """Return `lax.scan(step, carry, rows)`, the package's only scan over time.
+
+    Args:
+        step: `step(carry, row) -> (carry, out)`.
+        carry: the state before the first row.
+        rows: pytree whose leaves lead with the number of rows.
+        remat: whether a reverse pass keeps only the carry before each row and repeats the rest of the step.
+
+    Returns:
+        The last carry, and the outputs stacked along a new leading axis.
+    """
+    # prevent_cse would put barriers into the loop body; inside a scan they are not needed.
+    return lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, carry, rows)
+
+
+class TableState(NamedTuple):
+    """What the table loop carries: A slots (slot 0 is the sample so far) and the ring, H evaluations stacked."""
+
+    slots: tuple[PyTree, ...]
+    ring: PyTree
+
+
+class Row(NamedTuple):
+    """One row of a table, in the precision it is applied in."""
+
+    t: Array
+    states: Array
+    evals: Array
+    noise: Array | None
+
+
+class SamplerTable(eqx.Module):
+    """A sampler as N rows of numbers, one network evaluation each.
+
+    With `u` the slots, `F` the ring after this row's evaluation and `z` one unit normal per row,
+    `u_a <- sum_b states[k, a, b] u_b + sum_j evals[k, a, j] F_j + noise[k, a] z`. Evaluation k is at ring position
+    `k % H`. All slots start as the initial sample; slot 0 is what the model sees, and after the last row the result.
+
+    Args:
+        t: (N,) times handed to the model.
+        states: (N, A, A) new slots from old slots.
+        evals: (N, A, H) new slots from evaluations, by ring position.
+        noise: (N, A) new slots from the row's noise; None for a deterministic table, which needs no key.
+        t_state: (N+1,) times that slot 0 stands for before each row and at the end.
+        view: which prediction of the model the rows speak in: "data", "noise", "velocity" or "score".
+        name: what it is listed and cited under.
+        source: the publication that the numbers come from.
+
+    Raises:
+        ValueError: the shapes do not belong together, or there is no such view.
+    """
+
+    t: Array
+    states: Array
+    evals: Array
+    noise: Array | None
+    t_state: Array
+    view: str = eqx.field(static=True, default="data")
+    name: str = eqx.field(static=True, default="")
+    source: str = eqx.field(static=True, default="")
+
+    def __check_init__(self):
+        (n, slots, depth), shape = jnp.shape(self.evals), jnp.shape
+        want = {"t": (n,), "states": (n, slots, slots), "noise": (n, slots), "t_state": (n + 1,)}
+        got = {name: shape(leaf) for name in want if (leaf := getattr(self, name)) is not None}
+        for name, given in got.items():
+            if given != want[name]:
+                raise ValueError(f"`{name}` has shape {given}; evals of shape {(n, slots, depth)} need {want[name]}.")
+        if self.view not in VIEWS:
+            raise ValueError(f"`view` is {self.view!r}; it must be one of {', '.join(VIEWS)}.")
+
+    @property
+    def nfe(self) -> int:
+        """The number of network evaluations."""
+        return self.t.shape[0]
+
+    def rows(self, x: PyTree) -> Row:
+        """Return all rows in the real dtype of `x`, but never below float32: bfloat16 cannot tell times apart."""
+        dtype = jnp.promote_types(real_dtype(jax.tree.leaves(x)[0].dtype), jnp.float32)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), Row(self.t, self.states, self.evals, self.noise))
+
+    def init(self, x: PyTree) -> TableState:
+        """Return the state before row 0: every slot is `x`, the ring is zero."""
+        depth = self.evals.shape[2]
+        ring = jax.tree.map(lambda leaf: jnp.zeros((depth, *leaf.shape), leaf.dtype), x)
+        return TableState((x,) * self.evals.shape[1], ring)
+
+    def step(self, model: Any, k: int | Array, state: TableState, key: Array | None = None, cond: Any = None):
+        """Apply row `k`: one network evaluation. `state.slots[0]` is the sample so far.
+
+        The same code as the loop of `run_table`, compiled once for all rows; for serving, streaming and custom loops.
+
+        Args:
+            model: offers the prediction named by `view`, called as `model.data(x, t, cond)`.
+            k: row number from 0; rows must be taken in order.
+            state: what `init` or the previous row returned.
+            key: as for `run_table`; the same key for every row.
+            cond: handed to the model.
+
+        Returns:
+            The state after the row.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if isinstance(k, int) and not 0 <= k < self.nfe:
+            raise IndexError(f"`k` is {k}; this table has rows 0 to {self.nfe - 1}.")
+        return _step(self, model, jnp.asarray(k, jnp.int32), state, key, cond)
+
+
+def _noise(key: Array, k: Array, x: PyTree) -> PyTree:
+    """Unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
+
+    def draw(key, like):
+        key = jax.random.fold_in(key, k)
+        leaves, treedef = jax.tree.flatten(like)
+        keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
+        return treedef.unflatten(
+            [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
+        )
+
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    return jax.vmap(draw)(key, x) if key.ndim else draw(key, x)
+
+
+def _check_prediction(f: PyTree, x: PyTree, view: str) -> None:
+    given, want = (jax.tree.map(lambda leaf: (jnp.shape(leaf), str(jnp.result_type(leaf))), tree) for tree in (f, x))
+    if given != want:
+        raise ValueError(f"`model.{view}` returned {given} for a state of {want}; a prediction must match the state.")
+
+
+def _apply_row(table: SamplerTable, model, key, cond, state: TableState, k: Array, row: Row) -> TableState:
+    u, depth = state.slots, table.evals.shape[2]
+    f = getattr(model, table.view)(u[0], row.t, cond)
+    _check_prediction(f, u[0], table.view)
+    put = lambda ring, one: lax.dynamic_update_index_in_dim(ring, one, k % depth, 0)  # noqa: E731
+    ring = jax.tree.map(put, state.ring, f)
+    history = [jax.tree.map(lambda leaf, j=j: leaf[j], ring) for j in range(depth)]
+    z = None if row.noise is None else _noise(key, k, u[0])
+    slots = []
+    for a in range(len(u)):
+        new = add(lincomb(row.states[a], u), lincomb(row.evals[a], history))
+        slots.append(new if z is None else add(new, lincomb(row.noise[a : a + 1], [z])))
+    return TableState(tuple(slots), ring)
+
+
+@eqx.filter_jit
+def _step(table: SamplerTable, model, k: Array, state: TableState, key, cond) -> TableState:
+    row = jax.tree.map(lambda leaf: leaf[k], table.rows(state.slots[0]))
+    return _apply_row(table, model, key, cond, state, k, row)
+
+
+def run_table(
+    table: SamplerTable,
+    model: Any,
+    x: PyTree,
+    key: Array | None = None,
+    cond: Any = None,
+    *,
+    trajectory: bool = False,
+    remat: bool = True,
+) -> PyTree:
+    """Run every row of a table from `x`; the unchecked core of `odekit.sample`, for use inside other programs.
+
+    Args:
+        table: the sampler.
+        model: offers the prediction named by `table.view`, called as `model.data(x, t, cond)`.
+        x: pytree of float arrays, the state at `table.t_state[0]`.
+        key: one key, or (batch,) keys so that a sample's noise does not depend on its batch; noise is a function of
+            key and row number. None for deterministic tables.
+        cond: handed to the model.
+        trajectory: whether to return what the model saw at every row and the result, stacked.
+        remat: whether a reverse pass repeats network evaluations instead of storing their insides.
+
+    Returns:
+        The sample, like `x`; with `trajectory` (N+1, ...) of these at the times `table.t_state`.
+    """
+
+    def step(state, indexed_row):
+        state = _apply_row(table, model, key, cond, state, *indexed_row)
+        return state, state.slots[0] if trajectory else None
+
+    rows = (jnp.arange(table.nfe, dtype=jnp.int32), table.rows(x))
+    end, visited = march(step, table.init(x), rows, remat=remat)
+    if not trajectory:
+        return end.slots[0]
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), x, visited)
