@@ -15,6 +15,7 @@ import numpy as np
 from odekit.typing import PyTree
 
 FORMAT = 1
+_ROOT = "value"  # name of an array that is the whole tree
 _KNOWN = (bool, int, float, str, type(None))
 # safetensors has no bfloat16 or complex128 for NumPy: such arrays travel as the integers and floats they consist of.
 _CARRIER = {"bfloat16": np.uint16, "complex128": np.float64}
@@ -46,7 +47,7 @@ def save(path: str | os.PathLike, tree: PyTree) -> None:
     arrays, facts = _describe(tree)
     host = {name: np.asarray(leaf) for name, leaf in arrays.items()}
     facts |= {f"{name}:array": [str(a.dtype), list(a.shape)] for name, a in host.items()}
-    stored = {name: np.ascontiguousarray(_to_carrier(a)) for name, a in host.items()}
+    stored = {name or _ROOT: np.ascontiguousarray(_to_carrier(a)) for name, a in host.items()}
     text = json.dumps({"format": FORMAT, "facts": facts}, sort_keys=True)
     metadata = {"odekit": text, "sha256": _checksum(text, stored)}
     scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -80,9 +81,9 @@ def load(path: str | os.PathLike, like: PyTree) -> PyTree:
     stored, facts = _read(path)
     arrays, expected = _describe(like)
     expected |= {f"{name}:array": [str(leaf.dtype), list(leaf.shape)] for name, leaf in arrays.items()}
-    for name in sorted(expected.keys() | facts.keys()):
+    for name in dict.fromkeys([*expected, *facts]):  # in the order of `like`, containers before what they hold
         _compare(path, name, expected, facts)
-    return _rebuild(like, "", {name: _from_carrier(stored[name], facts[f"{name}:array"]) for name in arrays}, facts)
+    return jax.tree_util.tree_map_with_path(lambda at, leaf: _restored(leaf, _name(at), stored, facts), like)
 
 
 def _library() -> Any:
@@ -158,7 +159,7 @@ def _children(tree: Any) -> list[tuple[str, Any]] | None:
     if isinstance(tree, dict):
         return [(str(key), tree[key]) for key in sorted(tree)]
     if isinstance(tree, tuple | list):
-        return [(str(i), part) for i, part in enumerate(tree)]
+        return list(zip(getattr(tree, "_fields", map(str, range(len(tree)))), tree, strict=True))
     return None
 
 
@@ -177,7 +178,7 @@ def _describe(tree: Any, name: str = "") -> tuple[dict[str, Any], dict[str, Any]
     if isinstance(tree, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         if not isinstance(tree.dtype, np.dtype):
             raise TypeError(f"{name or 'the tree'} is a {tree.dtype} array; save jax.random.key_data of a key.")
-        return {name or "value": tree}, {}
+        return {name: tree}, {}
     if kind in _KNOWN:
         exact = isinstance(tree, bool | float | int) and tree is not None
         return {}, {f"{name}:number": [kind.__name__, _exact(tree)]} if exact else {f"{name}:value": tree}
@@ -210,35 +211,25 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, _KNOWN) else _named(value)
 
 
-def _rebuild(like: Any, name: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Any:
-    """Return `like` with arrays and Python numbers from the file."""
-    parts = _children(like)
-    if parts is not None:
-        built = {key: _rebuild(part, f"{name}.{key}" if name else key, arrays, facts) for key, part in parts}
-        return _refill(like, built)
+def _restored(like: Any, name: str, stored: dict[str, np.ndarray], facts: dict[str, Any]) -> Any:
+    """Return the leaf called `name`, from the file unless it is no array or number."""
     if f"{name}:number" in facts:
         kind, text = facts[f"{name}:number"]
         if kind != type(like).__name__:
             raise ValueError(f"number {name} is a {kind}, but in `like` it is a {type(like).__name__}.")
         return float.fromhex(text) if kind == "float" else text == "True" if kind == "bool" else int(text)
-    if (name or "value") not in arrays:
+    if f"{name}:array" not in facts:
         return like
-    array = arrays[name or "value"]
+    array = _from_carrier(stored[name or _ROOT], facts[f"{name}:array"])
     if isinstance(like, np.ndarray | np.generic):
-        return array
-    built = jnp.asarray(array)
-    if built.dtype != array.dtype:
+        return array if isinstance(like, np.ndarray) else array[()]
+    restored = jnp.asarray(array)
+    if restored.dtype != array.dtype:
         raise ValueError(f"array {name} is {array.dtype}, which needs jax_enable_x64; switch it on.")
-    return built
+    return restored
 
 
-def _refill(like: Any, built: dict[str, Any]) -> Any:
-    if isinstance(like, eqx.Module):
-        names = list(built)
-        return eqx.tree_at(
-            lambda tree: [getattr(tree, name) for name in names], like, list(built.values()), is_leaf=lambda x: True
-        )
-    if isinstance(like, dict):
-        return {key: built[str(key)] for key in like}
-    values = list(built.values())
-    return type(like)(*values) if hasattr(like, "_fields") else type(like)(values)
+def _name(path: tuple) -> str:
+    """Return the flat name of a leaf: attribute names, keys and positions joined by dots."""
+    parts = [next(getattr(key, kind) for kind in ("name", "key", "idx") if hasattr(key, kind)) for key in path]
+    return ".".join(map(str, parts))
