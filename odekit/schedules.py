@@ -4,6 +4,7 @@ Every function takes NumPy values (float64 results on the host, where sampler ta
 in their dtype, where models are evaluated and grids are trained). Differences of nearly equal numbers are avoided, so
 that both ends are as accurate as the middle.
 """
+# ruff: noqa: D102 - the methods are documented once, on Schedule
 
 import abc
 from types import ModuleType
@@ -34,27 +35,27 @@ class Schedule(eqx.Module):
     t_end: eqx.AbstractVar[float]
 
     @abc.abstractmethod
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         """Return the scale of the data at time `t`."""
 
     @abc.abstractmethod
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         """Return the scale of the noise at time `t`."""
 
     @abc.abstractmethod
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Any) -> Any:
         """Return the time derivative of `alpha`."""
 
     @abc.abstractmethod
-    def sigma_dot(self, t):
+    def sigma_dot(self, t: Any) -> Any:
         """Return the time derivative of `sigma`."""
 
     @abc.abstractmethod
-    def lam(self, t):
+    def lam(self, t: Any) -> Any:
         """Return `log(alpha / sigma)`, half the log signal-to-noise ratio; infinite where either vanishes."""
 
     @abc.abstractmethod
-    def t_of_lam(self, lam):
+    def t_of_lam(self, lam: Any) -> Any:
         """Return the time at which `lam(t)` equals `lam`."""
 
 
@@ -62,35 +63,35 @@ class _VariancePreserving(Schedule):
     """`alpha**2 + sigma**2 = 1`, given by the logarithm of alpha."""
 
     @abc.abstractmethod
-    def log_alpha(self, t):
+    def log_alpha(self, t: Any) -> Any:
         """Return `log(alpha(t))`."""
 
     @abc.abstractmethod
-    def log_alpha_dot(self, t):
+    def log_alpha_dot(self, t: Any) -> Any:
         """Return the time derivative of `log_alpha`."""
 
     @abc.abstractmethod
-    def t_of_log_alpha(self, log_alpha):
+    def t_of_log_alpha(self, log_alpha: Any) -> Any:
         """Return the time at which `log_alpha(t)` equals `log_alpha`."""
 
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         return namespace(t).exp(self.log_alpha(t))
 
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         xp = namespace(t)
         return xp.sqrt(-xp.expm1(2 * self.log_alpha(t)))
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Any) -> Any:
         return self.alpha(t) * self.log_alpha_dot(t)
 
-    def sigma_dot(self, t):
+    def sigma_dot(self, t: Any) -> Any:
         return -(self.alpha(t) ** 2) * self.log_alpha_dot(t) / self.sigma(t)
 
-    def lam(self, t):
+    def lam(self, t: Any) -> Any:
         with np.errstate(divide="ignore"):
             return self.log_alpha(t) - namespace(t).log(self.sigma(t))
 
-    def t_of_lam(self, lam):
+    def t_of_lam(self, lam: Any) -> Any:
         return self.t_of_log_alpha(-0.5 * namespace(lam).logaddexp(-2 * lam, 0 * lam))
 
 
@@ -115,13 +116,13 @@ class VPLinear(_VariancePreserving):
     t_start: float = 1.0
     t_end: float = 1e-3
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Any) -> Any:
         return -t * (self.beta_min / 2 + t * ((self.beta_max - self.beta_min) / 4))
 
-    def log_alpha_dot(self, t):
+    def log_alpha_dot(self, t: Any) -> Any:
         return -(self.beta_min + t * (self.beta_max - self.beta_min)) / 2
 
-    def t_of_log_alpha(self, log_alpha):
+    def t_of_log_alpha(self, log_alpha: Any) -> Any:
         growth = self.beta_max - self.beta_min
         return -4 * log_alpha / (namespace(log_alpha).sqrt(self.beta_min**2 - 4 * growth * log_alpha) + self.beta_min)
 
@@ -154,16 +155,16 @@ class DiscreteVP(_VariancePreserving):
         xp = namespace(t)
         return xp.clip(xp.ceil(xp.asarray(t * n)).astype("int32") - 1, 0, n - 1)
 
-    def log_alpha(self, t):
+    def log_alpha(self, t: Any) -> Any:
         values, steps = self._knots(t)
         i = self._interval(t)
         return values[i] + (t * len(steps) - i.astype(values.dtype)) * steps[i]
 
-    def log_alpha_dot(self, t):
+    def log_alpha_dot(self, t: Any) -> Any:
         _, steps = self._knots(t)
         return len(steps) * steps[self._interval(t)]
 
-    def t_of_log_alpha(self, log_alpha):
+    def t_of_log_alpha(self, log_alpha: Any) -> Any:
         values, steps = self._knots(log_alpha)
         xp = namespace(log_alpha)
         i = xp.clip(xp.searchsorted(-values, -log_alpha) - 1, 0, len(steps) - 1)
@@ -194,7 +195,7 @@ def from_betas(betas: Any) -> DiscreteVP:
     if betas.ndim != 1 or not betas.size or not np.all((betas > 0) & (betas < 1)):
         raise ValueError(f"`betas` must be one row of numbers between 0 and 1: got shape {betas.shape}.")
     log_alphas = np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-betas))])
-    return DiscreteVP(tuple(log_alphas.tolist()), t_end=1 / betas.size)
+    return DiscreteVP(log_alphas=tuple(log_alphas.tolist()), t_end=1 / betas.size)
 
 
 class VPCosine(Schedule):
@@ -224,24 +225,24 @@ class VPCosine(Schedule):
     def _u0(self) -> float:
         return self._rate * self.offset
 
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         return namespace(t).sin(self._rate * (1 - t)) / float(np.cos(self._u0))
 
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         xp, u = namespace(t), self._rate * t  # cos(u0)**2 - cos(u0 + u)**2 = sin(u) sin(2 u0 + u)
         return xp.sqrt(xp.sin(u) * xp.sin(2 * self._u0 + u)) / float(np.cos(self._u0))
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Any) -> Any:
         return -self._rate * namespace(t).cos(self._rate * (1 - t)) / float(np.cos(self._u0))
 
-    def sigma_dot(self, t):
+    def sigma_dot(self, t: Any) -> Any:
         return -self.alpha(t) * self.alpha_dot(t) / self.sigma(t)
 
-    def lam(self, t):
+    def lam(self, t: Any) -> Any:
         with np.errstate(divide="ignore"):
             return namespace(t).log(self.alpha(t) / self.sigma(t))
 
-    def t_of_lam(self, lam):
+    def t_of_lam(self, lam: Any) -> Any:
         xp = namespace(lam)
         cos0, sin0 = float(np.cos(self._u0)), float(np.sin(self._u0))
         alpha2, sigma2 = xp.exp(-xp.logaddexp(-2 * lam, 0 * lam)), xp.exp(-xp.logaddexp(2 * lam, 0 * lam))
@@ -267,23 +268,23 @@ class EDM(Schedule):
     t_start: float = 80.0
     t_end: float = 0.002
 
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         return namespace(t).ones_like(t)
 
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         return t
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Any) -> Any:
         return namespace(t).zeros_like(t)
 
-    def sigma_dot(self, t):
+    def sigma_dot(self, t: Any) -> Any:
         return namespace(t).ones_like(t)
 
-    def lam(self, t):
+    def lam(self, t: Any) -> Any:
         with np.errstate(divide="ignore"):
             return -namespace(t).log(t)
 
-    def t_of_lam(self, lam):
+    def t_of_lam(self, lam: Any) -> Any:
         return namespace(lam).exp(-lam)
 
 
@@ -304,22 +305,22 @@ class FlowMatching(Schedule):
     t_start: float = 1.0
     t_end: float = 0.0
 
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         return 1 - t
 
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         return t
 
-    def alpha_dot(self, t):
+    def alpha_dot(self, t: Any) -> Any:
         return -namespace(t).ones_like(t)
 
-    def sigma_dot(self, t):
+    def sigma_dot(self, t: Any) -> Any:
         return namespace(t).ones_like(t)
 
-    def lam(self, t):
+    def lam(self, t: Any) -> Any:
         xp = namespace(t)
         with np.errstate(divide="ignore"):
             return xp.log1p(-t) - xp.log(t)
 
-    def t_of_lam(self, lam):
+    def t_of_lam(self, lam: Any) -> Any:
         return namespace(lam).exp(-namespace(lam).logaddexp(lam, 0 * lam))

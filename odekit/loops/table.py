@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.trees import add, lincomb, real_dtype
+from odekit.trees import add, lincomb, real_dtype, scale
 from odekit.typing import PyTree
 
 VIEWS = ("data", "noise", "velocity", "score")
@@ -159,12 +159,11 @@ def _apply_row(table: SamplerTable, model, key, cond, state: TableState, k: Arra
     put = lambda ring, one: lax.dynamic_update_index_in_dim(ring, one, k % depth, 0)  # noqa: E731
     ring = jax.tree.map(put, state.ring, f)
     history = [jax.tree.map(lambda leaf, j=j: leaf[j], ring) for j in range(depth)]
-    z = None if row.noise is None else _noise(key, k, u[0])
-    slots = []
-    for a in range(len(u)):
-        new = add(lincomb(row.states[a], u), lincomb(row.evals[a], history))
-        slots.append(new if z is None else add(new, lincomb(row.noise[a : a + 1], [z])))
-    return TableState(tuple(slots), ring)
+    new = [add(lincomb(s, u), lincomb(e, history)) for s, e in zip(row.states, row.evals, strict=True)]
+    if row.noise is not None:
+        z = _noise(key, k, u[0])
+        new = [add(one, scale(c, z)) for one, c in zip(new, row.noise, strict=True)]
+    return TableState(tuple(new), ring)
 
 
 @eqx.filter_jit

@@ -1,1 +1,29 @@
-"""TODO."""
+"""Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
+
+from odekit.samplers.ddim import ddim
+from odekit.samplers.denoiser import Denoiser, guided
+from odekit.samplers.dpm import dpmpp
+from odekit.samplers.exact import GaussianMixture, gaussian
+from odekit.samplers.grids import time_grid
+from odekit.samplers.rk import adams, euler, heun
+from odekit.samplers.sample import sample
+from odekit.samplers.stochastic import sa
+
+TABLES = (adams, ddim, dpmpp, euler, heun, sa)
+"""Every table builder."""
+
+__all__ = [
+    "TABLES",
+    "Denoiser",
+    "GaussianMixture",
+    "adams",
+    "ddim",
+    "dpmpp",
+    "euler",
+    "gaussian",
+    "guided",
+    "heun",
+    "sa",
+    "sample",
+    "time_grid",
+]

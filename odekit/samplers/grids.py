@@ -3,8 +3,8 @@
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from odekit.schedules import Schedule, namespace
 
@@ -33,12 +33,23 @@ class Grid(NamedTuple):
     @property
     def traced(self) -> bool:
         """Whether the grid's values are unknown while the table is built."""
-        return isinstance(self.ts, jax.core.Tracer)
+        return isinstance(self.ts, Tracer)
 
     @property
     def ends_at_zero(self) -> bool:
         """Whether the last point has no noise left; taken for granted of a grid being trained."""
         return self.traced or bool(self.sigma[-1] == 0)
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether the first point has no data in it; taken not to be so of a grid being trained."""
+        return not self.traced and bool(self.alpha[0] == 0)
+
+    @property
+    def jumps_at_end(self) -> bool:
+        """Whether the last step in lam is over twice the one before."""
+        steps = abs(self.lam[-3:][1:] - self.lam[-3:][:-1])
+        return bool(steps[-1] > 2 * steps[0])
 
     def need_descent(self, name: str) -> None:
         """Raise unless the grid runs from noise to data, for builders that add noise because of argument `name`."""
@@ -71,7 +82,7 @@ def on_grid(schedule: Schedule, ts: Any) -> Grid:
         >>> on_grid(FlowMatching(), [1.0, 0.5, 0.0]).gain.tolist()
         [0.5, 0.5]
     """
-    ts = ts if isinstance(ts, jax.core.Tracer) else np.asarray(ts, np.float64)
+    ts = ts if isinstance(ts, Tracer) else np.asarray(ts, np.float64)
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"`ts` must be one row of at least two times: its shape is {ts.shape}.")
     alpha, sigma, lam = schedule.alpha(ts), schedule.sigma(ts), schedule.lam(ts)
