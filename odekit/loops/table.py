@@ -35,6 +35,12 @@ def march(step: Callable, carry: PyTree, rows: PyTree, *, remat: bool = True) ->
     return lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, carry, rows)
 
 
+def time_dtype(x: PyTree) -> Any:
+    """Return the real dtype of the state, but never below float32: bfloat16 cannot tell times apart."""
+    dtype = real_dtype(jax.tree.leaves(x)[0].dtype)
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
 class TableState(NamedTuple):
     """What the table loop carries: A slots (slot 0 is the sample so far) and the ring, H evaluations stacked."""
 
@@ -97,8 +103,8 @@ class SamplerTable(eqx.Module):
         return self.t.shape[0]
 
     def rows(self, x: PyTree) -> Row:
-        """Return all rows in the real dtype of `x`, but never below float32: bfloat16 cannot tell times apart."""
-        dtype = jnp.promote_types(real_dtype(jax.tree.leaves(x)[0].dtype), jnp.float32)
+        """Return all rows in the dtype of the times of `x`."""
+        dtype = time_dtype(x)
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), Row(self.t, self.states, self.evals, self.noise))
 
     def init(self, x: PyTree) -> TableState:

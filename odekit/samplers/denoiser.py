@@ -8,15 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.loops.table import VIEWS
+from odekit.loops.table import VIEWS, time_dtype
 from odekit.schedules import Schedule
 from odekit.trees import real_dtype
 from odekit.typing import PyTree, Scalar
-
-
-def _model_time(x: PyTree, t: Scalar) -> Array:
-    """`t` in the real dtype of the state, but never below float32: bfloat16 cannot tell times apart."""
-    return jnp.asarray(t, jnp.promote_types(real_dtype(jax.tree.leaves(x)[0].dtype), jnp.float32))
 
 
 def conversion(have: str, want: str, alpha: Array, sigma: Array, alpha_dot: Array, sigma_dot: Array) -> tuple:
@@ -86,7 +81,7 @@ class Denoiser(eqx.Module):
         return self._predict("score", x, t, cond)
 
     def _predict(self, want: str, x: PyTree, t: Scalar, cond: Any) -> PyTree:
-        t = _model_time(x, t)
+        t = jnp.asarray(t, time_dtype(x))
         f = self.fn(x, t, cond)
         if want == self.predicts:
             return f
