@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from numpy.typing import ArrayLike
 
 from odekit.learn.distill import sample_errors
 from odekit.loops.table import SamplerTable, run_table
@@ -16,14 +16,18 @@ from odekit.typing import PyTree
 _fine = eqx.filter_jit(run_table)
 
 
-def references(model: Any, x_init: PyTree, ts: Array | None = None, *, steps: int = 200) -> PyTree:
+def references(
+    model: Any, x_init: PyTree, ts: ArrayLike | None = None, *, steps: int = 200, spacing: str = "time", cond: Any = None
+) -> PyTree:
     """Return the end states of the probability-flow ODE by the classical Runge-Kutta method, four evaluations a step.
 
     Args:
         model: a `Denoiser`.
         x_init: (n, ...) initial states.
-        ts: (steps + 1,) times from noise to data; `time_grid(model.schedule, steps)` when None.
+        ts: (steps + 1,) times from noise to data; `time_grid(model.schedule, steps, spacing)` when None.
         steps: steps of the default grid. Double it and compare, to know the error.
+        spacing: of the default grid; "logsnr" where the model changes fast close to the data.
+        cond: handed to the model.
 
     Returns:
         The states at the last time, in the structure and dtypes of x_init.
@@ -34,14 +38,14 @@ def references(model: Any, x_init: PyTree, ts: Array | None = None, *, steps: in
     Example:
         >>> reference = ok.learn.references(model, x_init)  # doctest: +SKIP
     """
-    grid = time_grid(model.schedule, steps) if ts is None else ts
-    end = _fine(rk4_rows(grid), model, x_init)
+    grid = time_grid(model.schedule, steps, spacing) if ts is None else ts
+    end = _fine(rk4_rows(grid), model, x_init, None, cond)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(end)):
         raise ValueError("`ts` leads to non-finite end states; end it at a small positive time, such as 1e-3.")
     return end
 
 
-def rk4_rows(ts: Any) -> SamplerTable:
+def rk4_rows(ts: ArrayLike) -> SamplerTable:
     """Return the classical fourth-order Runge-Kutta method on the velocity: four rows a step, slots (stage, anchor)."""
     grid = np.asarray(ts, np.float64)
     dt, n = np.diff(grid), grid.size - 1

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from odekit.loops.table import SamplerTable
-from odekit.samplers.denoiser import Denoiser
+from odekit.samplers.denoiser import conversion
 from odekit.typing import PyTree
 
 CHOICES = ("coefficients", "times")
@@ -88,14 +88,9 @@ def _conversion(table: SamplerTable, schedule: Any, view: str | None) -> tuple[n
     if schedule is None:
         raise ValueError(f"`schedule` is needed to turn {table.view} rows into {view} rows; give the model's schedule.")
 
-    def convert(state: float, prediction: float) -> np.ndarray:
-        def at(t: Array) -> Array:
-            model = Denoiser(lambda x, t, cond: jnp.full_like(x, prediction), schedule, view)
-            return getattr(model, table.view)(jnp.full((), state, t.dtype), t)
-
-        return np.asarray(jax.vmap(at)(jnp.asarray(table.t)), np.float64)
-
-    p, q = convert(1.0, 0.0), convert(0.0, 1.0)
+    t, at = jnp.asarray(table.t), schedule
+    pair = conversion(view, table.view, at.alpha(t), at.sigma(t), at.alpha_dot(t), at.sigma_dot(t))
+    p, q = (np.asarray(part, np.float64) for part in pair)
     bad = np.flatnonzero(~(np.isfinite(p) & np.isfinite(q)))
     if bad.size:
         k = int(bad[0])
