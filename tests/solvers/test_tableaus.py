@@ -252,24 +252,13 @@ def test_every_method_names_itself_and_its_source(make):
 
 
 def test_every_public_constructor_is_registered():
-    """A function annotated to return a method, or a concrete class of methods that needs no argument, is listed."""
+    """Constructors are the public functions that are annotated to return a method."""
     constructors = set()
-    for module_info in pkgutil.iter_modules(odekit.solvers.__path__):
-        module = importlib.import_module(f"odekit.solvers.{module_info.name}")
-        for name, value in vars(module).items():
-            if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
-                continue
-            if inspect.isfunction(value):
-                made = typing.get_type_hints(value).get("return")
-                is_method = inspect.isclass(made) and issubclass(made, Method) and name[0].isupper()
-            else:
-                is_method = inspect.isclass(value) and issubclass(value, Method) and not needs_arguments(value)
-            if is_method:
+    for info in pkgutil.iter_modules(odekit.solvers.__path__):
+        module = importlib.import_module(f"odekit.solvers.{info.name}")
+        for name, value in inspect.getmembers(module, inspect.isfunction):
+            made = typing.get_type_hints(value).get("return")
+            if name[0].isupper() and value.__module__ == module.__name__ and issubclass(made, Method):
                 constructors.add(value)
     assert constructors == set(METHODS)
     assert len(METHODS) == len(set(METHODS))
-
-
-def needs_arguments(cls):
-    parameters = inspect.signature(cls).parameters.values()
-    return inspect.isabstract(cls) or any(p.default is p.empty for p in parameters)
