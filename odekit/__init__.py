@@ -1,3 +1,59 @@
-"""Solve, sample and learn: numerical integration for JAX."""
+"""Solve, sample and learn: numerical integration for JAX.
+
+A solver is a pytree of coefficients, and running it is a pure function.
+"""
+
+from odekit import adjoint, learn, neural, samplers, schedules
+from odekit.control import PID
+from odekit.errors import Result, SolveError
+from odekit.io import load, save
+from odekit.problem import ODE, SDE, SemiLinear
+from odekit.samplers.denoiser import Denoiser, guided
+from odekit.samplers.grids import time_grid
+from odekit.samplers.sample import sample
+from odekit.solution import SaveAt, Solution, check
+from odekit.solve import solve
+from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
+from odekit.solvers.runge_kutta import RungeKutta
+from odekit.solvers.stochastic import EulerMaruyama
+from odekit.solvers.tableaus import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ETDRK2",
+    "ETDRK4",
+    "ODE",
+    "PID",
+    "RK4",
+    "SDE",
+    "Bosh3",
+    "Denoiser",
+    "Dopri5",
+    "Dopri8",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "Krogstad4",
+    "Midpoint",
+    "Ralston",
+    "Result",
+    "RungeKutta",
+    "SaveAt",
+    "SemiLinear",
+    "Solution",
+    "SolveError",
+    "Tsit5",
+    "adjoint",
+    "check",
+    "guided",
+    "learn",
+    "load",
+    "neural",
+    "sample",
+    "samplers",
+    "save",
+    "schedules",
+    "solve",
+    "time_grid",
+]

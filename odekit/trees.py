@@ -19,12 +19,16 @@ def real_dtype(dtype: Any) -> Any:
     return jnp.finfo(dtype).dtype
 
 
+def align(c: Array, x: Array) -> Array:
+    """Return `c` with leading axes of length 1, so that it broadcasts against the trailing axes of `x`."""
+    return c.reshape((1,) * (x.ndim - c.ndim) + c.shape) if 0 < c.ndim < x.ndim else c
+
+
 def _times(c: float | Array, x: Array) -> Array:
-    """`c * x` in the dtype of x, or promoted to complex when c is: a coefficient never widens a state."""
+    """`c * x` in the dtype of x: a coefficient never widens a state."""
     if isinstance(c, float | int):
         return x if c == 1 else -x if c == -1 else c * x
-    keep = x.dtype if jnp.iscomplexobj(c) else real_dtype(x.dtype)
-    return c.astype(keep) * x
+    return align(c, x).astype(x.dtype) * x
 
 
 def scale(c: float | Array, tree: PyTree) -> PyTree:
@@ -66,7 +70,13 @@ def axpy(y: PyTree, dt: Array, row: Row, trees: Sequence[PyTree]) -> PyTree:
 
 def select(mask: Array, new: PyTree, old: PyTree) -> PyTree:
     """Return `new` where `mask` holds, else `old`; the mask broadcasts against the trailing (lane) axis."""
-    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), new, old)
+    return jax.tree.map(lambda a, b: jnp.where(align(mask, a), a, b), new, old)
+
+
+def common_real(tree: PyTree) -> Any:
+    """Return the real dtype that holds every leaf's and float32: what times and tolerances are kept in."""
+    dtypes = [real_dtype(leaf.dtype) for leaf in jax.tree.leaves(tree)]
+    return max([jnp.dtype(jnp.float32), *dtypes], key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 def cast_like(tree: PyTree, x: PyTree) -> PyTree:

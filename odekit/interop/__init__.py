@@ -1,1 +1,1 @@
-"""TODO."""
+"""Edges to other libraries."""

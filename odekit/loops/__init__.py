@@ -1,1 +1,1 @@
-"""TODO."""
+"""The two loops: adaptive over lanes, and a scan over rows."""

@@ -47,6 +47,21 @@ class Method(eqx.Module):
         """Whether a step carries an error estimate."""
         return False
 
+    @property
+    def stages(self) -> int:
+        """How many evaluations of the vector field a step costs."""
+        return 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step draws noise."""
+        return False
+
+    @property
+    def semilinear(self) -> bool:
+        """Whether a step needs the linear part of the problem apart."""
+        return False
+
     def prepare(self, problem: Any, dt: Array) -> "Method":
         """Return this method with everything that depends on the step size alone computed once.
 

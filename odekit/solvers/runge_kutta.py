@@ -59,12 +59,19 @@ class RungeKutta(Method):
         if len(self.c) != s:
             raise ValueError(f"`c` has {len(self.c)} nodes for {s} weights `b`; give one node a stage.")
         if self.b_err is not None and len(self.b_err) not in (s, s + 1):
-            raise ValueError(f"`b_err` has {len(self.b_err)} entries; {s} stages need {s}, or {s + 1} with the new point.")
+            raise ValueError(
+                f"`b_err` has {len(self.b_err)} entries; {s} stages need {s}, or {s + 1} with the new point."
+            )
 
     @property
     def adaptive(self) -> bool:
         """Whether the tableau has an embedded error estimate."""
         return self.b_err is not None
+
+    @property
+    def stages(self) -> int:
+        """Evaluations a step: the first stage is the last evaluation of the step before."""
+        return len(self.b)
 
     def init(self, problem: Any, t: Array, y: PyTree) -> PyTree:
         """Return the first stage."""

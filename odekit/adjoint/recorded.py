@@ -1,0 +1,169 @@
+"""The default adjoint: accepted steps are recorded, and walked back with one step's pullback each."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from odekit.adjoint.base import Adjoint, Solve
+from odekit.loops.record import Raw, Rows, Span
+from odekit.loops.engine import Free, Last, Program
+from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, single
+from odekit.problem import Lifted
+from odekit.trees import add
+from odekit.typing import PyTree
+
+
+class Recorded(Adjoint):
+    """Exact gradient of the computed solution on its own grid, step by step backwards.
+
+    Gradients reach y0, args, t0, t1, save times and the method's coefficients. A rejected attempt leaves no trace.
+    Moving t0 or t1 stretches the grid in proportion. Costs about 4 solves in all; memory is one state for each of
+    `max_steps` steps, or with `every` one for every `every` steps, the ones between being computed again.
+
+    Args:
+        every: keep the state at every `every`-th step. None: every step while the record stays below 256 MiB, else
+            about the square root of `max_steps`.
+
+    Raises:
+        ValueError: `every` is not positive.
+
+    Example:
+        >>> Recorded(every=8).every
+        8
+
+    Source: Zhuang et al., Adaptive Checkpoint Adjoint Method, ICML 2020, algorithm 2; Sanz-Serna, SIAM Rev. 58
+    (2016), 3-33, section 3.
+    """
+
+    every: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"`every` was {self.every}; give a positive number of steps, or None.")
+
+    def __call__(self, program: Program, keep_rows: bool) -> Solve:
+        """Return the solve with reverse-mode derivatives."""
+
+        @jax.custom_vjp
+        def solve(last: Last, free: Free) -> tuple[Raw, Rows | None]:
+            out, _ = single(program.record() if keep_rows else program.run(), last, free)
+            return out if keep_rows else (out, None)
+
+        def forward(last: Last, free: Free) -> tuple[tuple[Raw, Rows | None], Any]:
+            every = 1 if keep_rows else self._every(program, last)
+            (raw, rows), _ = single(program.record(every), last, free)
+            return (raw, rows if keep_rows else None), (raw.used, rows, last, free)
+
+        def backward(kept: Any, cotangent: tuple[Raw, Rows | None]) -> tuple[Last, Free]:
+            used, rows, last, free = kept
+            every = 1 if keep_rows else self._every(program, last)
+            at_rows = None if cotangent[1] is None else cotangent[1].y
+            back = Back(rows, used, cotangent[0].y, at_rows, last.t0, last.t1)
+            (y0, t0, t1), (field, method) = single(reverse(program, every), back, (free.field, free.method))
+            dt0 = None if last.dt0 is None else jnp.zeros_like(last.dt0)
+            return Last(y0, t0, t1, dt0), Free(field, method, _zeros(free.control))
+
+        solve.defvjp(forward, backward)
+        return solve
+
+    def _every(self, program: Program, last: Last) -> int:
+        if self.every is not None:
+            return self.every
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(last.y0)) * program.max_steps
+        return 1 if size < 1 << 28 else max(1, round(program.max_steps**0.5))
+
+
+class Back(NamedTuple):
+    """What the walk back starts from: the record, and the cotangents of the end and of the recorded states."""
+
+    rows: Rows
+    used: Array
+    end: PyTree
+    at_rows: PyTree | None
+    t0: Array
+    t1: Array
+
+
+class Sums(NamedTuple):
+    """Cotangents gathered on the way: state, both ends of the interval, arrays of field and method."""
+
+    y: PyTree
+    t0: Array
+    t1: Array
+    free: PyTree
+
+
+def reverse(program: Program, every: int) -> Engine:
+    """Return the engine of the walk back; `free` is `(field, method)`, whose cotangents come lane by lane."""
+
+    def engine(lanes: int, flags: tuple[bool, ...], back: Back, free: PyTree) -> tuple[Any, Any]:
+        span = Span.of(back.t0, back.t1)
+        own = _own(lanes_last(free, flags), flags, lanes)
+        shares = jnp.where(span.length > 0, span.length, 1)
+        varied, fixed = eqx.partition(own, eqx.is_inexact_array)
+
+        def step(y: PyTree, t: Array, dt: Array, varied: PyTree, live: Array) -> PyTree:
+            field, arrays = eqx.combine(varied, fixed)
+            count = len(jax.tree.leaves(field))
+            every_lane = tuple(
+                eqx.is_inexact_array(x) or flag for x, flag in zip(jax.tree.leaves(own), flags, strict=True)
+            )
+            problem = Lifted(lift(program.fn, lanes, field, every_lane[:count]), live if program.fenced else None)
+            method = program.method(arrays)
+            return method.step(problem, t, dt, y, method.init(problem, t, y)).y
+
+        def redo(i: Array, y: PyTree) -> PyTree:
+            return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i >= 0)
+
+        def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
+            s, h = back.rows.s[i], back.rows.dt[i]
+            _, pull = jax.vjp(lambda *x: step(*x, i >= 0), y, span.at(s), span.sign * h, varied)
+            y, t, dt, free = pull(sums.y)
+            if back.at_rows is not None:
+                y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
+            t_share, dt_share = t * (s / shares), dt * (h / shares)
+            return Sums(y, sums.t0 + t - t_share - dt_share, sums.t1 + t_share + dt_share, add(sums.free, free))
+
+        zero = jnp.zeros_like(span.length)
+        sums = Sums(back.end, zero, zero, jax.tree.map(jnp.zeros_like, varied))
+        sums = _walk(back, jnp.max(back.used), every, redo, undo, sums)
+        free = eqx.combine(sums.free, _zeros(fixed))
+        return (sums.y, sums.t0, sums.t1), jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), free)
+
+    return in_blocks(engine, program.width)
+
+
+def _walk(back: Back, used: Array, every: int, redo: Any, undo: Any, sums: Sums) -> Sums:
+    """Undo the steps from the last to the first; with `every` > 1 the states between are computed again."""
+
+    def segment(state: tuple[Array, Sums]) -> tuple[Array, Sums]:
+        j, sums = state
+        y = jax.tree.map(lambda x: x[j], back.rows.y)
+        if every == 1:
+            return j - 1, undo(j, y, sums)
+        first = j * every
+        _, ys = lax.scan(lambda y, m: (redo(first + m, y), y), y, jnp.arange(every, dtype=jnp.int32))
+        offsets = jnp.arange(every, dtype=jnp.int32)
+        sums, _ = lax.scan(lambda s, mx: (undo(first + mx[0], mx[1], s), None), sums, (offsets, ys), reverse=True)
+        return j - 1, sums
+
+    last = (used - 1) // every
+    return lax.while_loop(lambda state: state[0] >= 0, segment, (last, sums))[1]
+
+
+def _own(free: PyTree, flags: tuple[bool, ...], lanes: int) -> PyTree:
+    """Give every lane its own copy of what may be differentiated: no sum over lanes inside the loop."""
+    leaves, tree = jax.tree.flatten(free)
+    copies = [
+        jnp.broadcast_to(x[..., None], (*x.shape, lanes)) if eqx.is_inexact_array(x) and not flag else x
+        for x, flag in zip(leaves, flags, strict=True)
+    ]
+    return jax.tree.unflatten(tree, copies)
+
+
+def _zeros(tree: PyTree) -> PyTree:
+    """Return zero cotangents; whole numbers have none."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x) if eqx.is_inexact_array(x) else None, tree)

@@ -1,0 +1,94 @@
+"""Result codes, and every sentence that a user can see when something is wrong."""
+
+import enum
+from typing import Any
+
+import jax
+import numpy as np
+
+RUNNING = -1
+"""Code of a lane that has not ended; never seen in a finished solution."""
+
+
+class Result(enum.IntEnum):
+    """How a lane ended. `SUCCESS` is 0; the sentence of any other code names the cure.
+
+    Example:
+        >>> int(Result.SUCCESS)
+        0
+    """
+
+    SUCCESS = 0
+    MAX_STEPS = 1
+    UNDERFLOW = 2
+    NONFINITE = 3
+    UNFINISHED = 4
+
+
+_CAUSES = {
+    Result.SUCCESS: "reached t1",
+    Result.MAX_STEPS: "used up max_steps; raise max_steps, loosen rtol and atol, or try a method for stiff problems",
+    Result.UNDERFLOW: (
+        "needed steps below what its time can resolve (a discontinuity, a pole, a tolerance below round-off, or an "
+        "interval too short beside |t0|); loosen the tolerances, split the interval there, or shift t to start near 0"
+    ),
+    Result.NONFINITE: "met a non-finite vector field or state; check the field there or end the interval before it",
+    Result.UNFINISHED: "was not run to t1; call step again",
+}
+
+
+class SolveError(RuntimeError):
+    """A solve ended before t1; its message names lanes, times and causes."""
+
+
+def sentence(code: int, t: float, lane: str = "The solve") -> str:
+    """Return what happened to one lane, in words."""
+    cause = _CAUSES[Result(int(code))]
+    return f"{lane} {cause}." if code == Result.SUCCESS else f"{lane} stopped at t={t:.6g}: it {cause}."
+
+
+def summary(codes: np.ndarray, ts: np.ndarray) -> str:
+    """Return the worst lanes of many in a few sentences: how many failed, which first, where and why."""
+    if codes.ndim == 0:
+        return sentence(int(codes), float(ts))
+    bad = np.argwhere(codes != Result.SUCCESS)
+    counts = {
+        Result(int(c)).name: int(n) for c, n in zip(*np.unique(codes[codes != 0], return_counts=True), strict=True)
+    }
+    lines = [f"{len(bad)} of {codes.size} lanes did not reach t1 ({counts})."]
+    for index in bad[:3]:
+        where = tuple(int(i) for i in index)
+        name = f"Lane {where[0] if len(where) == 1 else where}"
+        lines.append(sentence(int(codes[where]), float(ts[where]), name))
+    return " ".join(lines)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """Return `x` as a NumPy array where its values are known now, else None."""
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def require_finite(name: str, x: Any, cure: str) -> None:
+    """Raise ValueError where known values of `x` are not finite."""
+    values = concrete(x)
+    if values is not None and not np.all(np.isfinite(values)):
+        bad = np.asarray(values)[~np.isfinite(values)].ravel()[0]
+        raise ValueError(f"`{name}` must be finite: it holds {bad}; {cure}.")
+
+
+def check_field(y: Any, dy: Any) -> None:
+    """Raise where a vector field's result does not match the state in structure, shapes and dtypes."""
+    want, got = jax.tree.structure(y), jax.tree.structure(dy)
+    if want != got:
+        raise TypeError(f"the vector field returned the structure {got}, the state y0 has {want}; return one like y.")
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(y), jax.tree.leaves(dy), strict=True):
+        leaf = f"leaf {jax.tree_util.keystr(path)}" if path else "result"
+        if a.shape != b.shape:
+            raise ValueError(
+                f"the vector field's {leaf} has shape {b.shape}, y0 has {a.shape}; return dy shaped like y."
+            )
+        if a.dtype != b.dtype:
+            raise TypeError(
+                f"the vector field's {leaf} has dtype {b.dtype}, y0 has {a.dtype}; cast one of them (are the args or "
+                "constants of the field of another precision?)."
+            )

@@ -1,0 +1,107 @@
+"""A problem, a method and a controller made into engines for the lane loop."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from odekit.loops.adaptive import Lanes, Loop, advance, final_code, record, start, used_rows
+from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
+from odekit.loops.record import Raw, Rows, Span
+from odekit.typing import PyTree
+
+
+class Last(NamedTuple):
+    """What every lane has of its own: lanes are the trailing axis."""
+
+    y0: PyTree
+    t0: Array
+    t1: Array
+    dt0: Array | None
+
+
+class Free(NamedTuple):
+    """What lanes may share: arrays of the vector field (arguments, constants), of the method, of the controller."""
+
+    field: PyTree
+    method: PyTree
+    control: PyTree
+
+
+class Program(NamedTuple):
+    """The static half of a solve.
+
+    Attributes:
+        fn: `fn(free.field, t, y)`, the vector field of one lane.
+        method: from the arrays of a method to the method.
+        control: from the arrays of a controller to the controller.
+        width: lanes a block.
+        fenced: whether stage values stand behind a fence.
+        attached: whether step lengths carry the tangent of the interval (forward mode).
+    """
+
+    fn: Callable[..., PyTree]
+    method: Callable[[PyTree], PyTree]
+    control: Callable[[PyTree], PyTree]
+    max_steps: int
+    width: int
+    fenced: bool
+    attached: bool = False
+
+    def loop(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> Loop:
+        """Return the loop over `lanes` lanes."""
+        free = lanes_last(free, flags)
+        count = len(jax.tree.leaves(free.field))
+        control = self.control(jax.tree.map(lambda x: x[..., None] if x.ndim else x, free.control))
+        return Loop(
+            method=self.method(free.method),
+            control=control,
+            field=lift(self.fn, lanes, free.field, flags[:count]),
+            span=Span.of(last.t0, last.t1),
+            fenced=self.fenced,
+            attached=self.attached,
+        )
+
+    def run(self) -> Engine:
+        """Return the engine that goes to the end and keeps nothing."""
+
+        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, tuple[()]]:
+            loop = self.loop(lanes, flags, last, free)
+            return raw(advance(loop, start(loop, last.y0, last.dt0), self.max_steps)), ()
+
+        return in_blocks(engine, self.width)
+
+    def record(self, every: int = 1) -> Engine:
+        """Return the engine that keeps every step, the states only at every `every`-th."""
+
+        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, Rows], tuple[()]]:
+            loop = self.loop(lanes, flags, last, free)
+            end, rows = record(loop, start(loop, last.y0, last.dt0), self.max_steps, every)
+            return (raw(end), rows), ()
+
+        return in_blocks(engine, self.width)
+
+
+def raw(lanes: Lanes) -> Raw:
+    """Return what the caller of a loop needs of its lanes."""
+
+    def shared(n: Array) -> Array:
+        return n + jnp.zeros_like(lanes.accepted)
+
+    code = final_code(lanes)
+    return Raw(
+        lanes.y, lanes.s + lanes.s_low, lanes.dt, code, lanes.accepted, shared(lanes.n), shared(used_rows(lanes))
+    )
+
+
+def block_width(y: PyTree, default: int = 256, budget: int = 1 << 20) -> int:
+    """Return how many lanes fit a block: on CPU about half of a core's L2 for some twelve copies of the state.
+
+    Elsewhere, and where several devices may hold the lanes, all lanes are one block.
+    """
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return 1 << 62
+    bytes_a_lane = 12 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
+    return max(8, min(default, budget // max(1, bytes_a_lane)))

@@ -1,0 +1,146 @@
+"""From `vmap` to lanes: one solve is one lane, and every axis that `jax.vmap` adds becomes more of them.
+
+An *engine* is a function `engine(lanes, flags, last, free) -> (last, lead)` on arrays that have their lanes as trailing
+axis (`last`), or that may be shared by all lanes (`free`: where the flag of a leaf is set it has the lanes as leading
+axis). What it returns is lanes last, or lanes leading (`lead`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+
+from odekit.typing import PyTree
+
+Engine = Callable[[int, tuple[bool, ...], PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+def single(engine: Engine, last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
+    """Run `engine` on one lane; under any number of `vmap`s it runs once, on all lanes together."""
+    last = jax.tree.map(lambda x: jnp.expand_dims(x, -1), last)
+    flags = tuple(False for _ in jax.tree.leaves(free))
+    out_last, out_lead = _many(engine, 1, flags, last, free)
+    return jax.tree.map(lambda x: x[..., 0], out_last), jax.tree.map(lambda x: x[0], out_lead)
+
+
+def _many(engine: Engine, lanes: int, flags: tuple[bool, ...], last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
+    @custom_vmap
+    def call(last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
+        return engine(lanes, flags, last, free)
+
+    @call.def_vmap
+    def fold(size: int, batched: Any, last: PyTree, free: PyTree) -> tuple[Any, Any]:
+        last = jax.tree.map(lambda x, b: _fold_last(x, b, size), last, batched[0])
+        leaves, tree = jax.tree.flatten(free)
+        folded = [
+            _fold_lead(x, b, flag, size, lanes)
+            for x, b, flag in zip(leaves, jax.tree.leaves(batched[1]), flags, strict=True)
+        ]
+        more = tuple(flag or b for flag, b in zip(flags, jax.tree.leaves(batched[1]), strict=True))
+        out_last, out_lead = _many(engine, size * lanes, more, last, jax.tree.unflatten(tree, folded))
+        out_last = jax.tree.map(lambda x: _unfold_last(x, size), out_last)
+        out_lead = jax.tree.map(lambda x: x if lanes == 1 else x.reshape(size, lanes, *x.shape[1:]), out_lead)
+        if lanes == 1:
+            out_lead = jax.tree.map(lambda x: jnp.expand_dims(x, 1), out_lead)
+        out = (out_last, out_lead)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call(last, free)
+
+
+def _fold_last(x: Array, batched: bool, size: int) -> Array:
+    """(size, ..., lanes) to (..., size * lanes)."""
+    lanes = x.shape[-1]
+    if not batched:
+        x = jnp.broadcast_to(x[None], (size, *x.shape))
+    if lanes == 1:
+        return jnp.moveaxis(x[..., 0], 0, -1)
+    x = jnp.moveaxis(x, 0, -2)
+    return x.reshape(*x.shape[:-2], size * lanes)
+
+
+def _unfold_last(x: Array, size: int) -> Array:
+    """(..., size * lanes) to (size, ..., lanes)."""
+    lanes = x.shape[-1] // size
+    if lanes == 1:
+        return jnp.expand_dims(jnp.moveaxis(x, -1, 0), -1)
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], size, lanes), -2, 0)
+
+
+def _fold_lead(x: Array, batched: bool, flag: bool, size: int, lanes: int) -> Array:
+    """Shared stays shared; otherwise (size, lanes, ...) to (size * lanes, ...)."""
+    if not batched and not flag:
+        return x
+    if lanes == 1 and batched:
+        return x[:, 0] if flag else x
+    if not batched:
+        x = jnp.broadcast_to(x[None], (size, *x.shape))
+    elif not flag:
+        x = jnp.broadcast_to(x[:, None], (size, lanes, *x.shape[1:]))
+    return x.reshape(size * lanes, *x.shape[2:])
+
+
+def in_blocks(engine: Engine, width: int) -> Engine:
+    """Return `engine` run on blocks of `width` lanes one after the other, so that a block's arrays stay in cache.
+
+    The last block is filled up with copies of the last lane; what they give is dropped.
+    """
+
+    def blocked(lanes: int, flags: tuple[bool, ...], last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
+        if lanes <= width:
+            return engine(lanes, flags, last, free)
+        count = -(-lanes // width)
+        fill = count * width - lanes
+        leaves, tree = jax.tree.flatten(free)
+
+        def split_last(x: Array) -> Array:
+            x = jnp.concatenate([x, jnp.repeat(x[..., -1:], fill, axis=-1)], axis=-1) if fill else x
+            return jnp.moveaxis(x.reshape(*x.shape[:-1], count, width), -2, 0)
+
+        def split_lead(x: Array) -> Array:
+            x = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)], axis=0) if fill else x
+            return x.reshape(count, width, *x.shape[1:])
+
+        def one_block(block: tuple[PyTree, list[Array]]) -> tuple[PyTree, PyTree]:
+            part_last, mine = block
+            own = iter(mine)
+            part = [next(own) if flag else x for x, flag in zip(leaves, flags, strict=True)]
+            return engine(width, flags, part_last, jax.tree.unflatten(tree, part))
+
+        mine = [split_lead(x) for x, flag in zip(leaves, flags, strict=True) if flag]
+        out_last, out_lead = lax.map(one_block, (jax.tree.map(split_last, last), mine))
+
+        def join_last(x: Array) -> Array:
+            x = jnp.moveaxis(x, 0, -2)
+            return x.reshape(*x.shape[:-2], count * width)[..., :lanes]
+
+        out_lead = jax.tree.map(lambda x: x.reshape(count * width, *x.shape[2:])[:lanes], out_lead)
+        return jax.tree.map(join_last, out_last), out_lead
+
+    return blocked
+
+
+def lanes_last(free: PyTree, flags: tuple[bool, ...]) -> PyTree:
+    """Move the lanes of every flagged leaf from the leading to the trailing axis."""
+    leaves, tree = jax.tree.flatten(free)
+    moved = [jnp.moveaxis(x, 0, -1) if flag else x for x, flag in zip(leaves, flags, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+def lift(fn: Callable[..., PyTree], lanes: int, free: PyTree, flags: tuple[bool, ...]) -> Callable[..., PyTree]:
+    """Return `field(t, y)` over lanes from `fn(free, t, y)` of one lane; `free` has flagged lanes trailing."""
+    if lanes == 1:
+        leaves, tree = jax.tree.flatten(free)
+        alone = jax.tree.unflatten(tree, [x[..., 0] if flag else x for x, flag in zip(leaves, flags, strict=True)])
+
+        def one(t: Array, y: PyTree) -> PyTree:
+            dy = fn(alone, jnp.reshape(t, ()), jax.tree.map(lambda x: x[..., 0], y))
+            return jax.tree.map(lambda x: jnp.expand_dims(x, -1), dy)
+
+        return one
+    axes = jax.tree.unflatten(jax.tree.structure(free), [-1 if flag else None for flag in flags])
+    mapped = jax.vmap(fn, in_axes=(axes, 0, -1), out_axes=-1)
+    return lambda t, y: mapped(free, jnp.broadcast_to(t, (lanes,)), y)

@@ -1,0 +1,95 @@
+"""What is saved, read off the recorded steps after the loop: given times, every step, dense output."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from odekit.loops.lanes import lift
+from odekit.loops.record import Rows, Span
+from odekit.problem import Lifted
+from odekit.typing import PyTree
+
+
+class Track(NamedTuple):
+    """The recorded steps of one lane, and its end.
+
+    Attributes:
+        rows: starts, lengths and states, one row a step (no lane axis).
+        used: how many rows are filled.
+        s: elapsed length at the end.
+        y: state at the end.
+        t0: start of the interval.
+        t1: end of the interval.
+    """
+
+    rows: Rows
+    used: Array
+    s: Array
+    y: PyTree
+    t0: Array
+    t1: Array
+
+
+def at_times(fn: Callable[..., PyTree], free: PyTree, method: Any, track: Track, ts: Array) -> PyTree:
+    """Return the states at the times `ts`, (n,): the end itself where a time lies there, NaN where none was computed.
+
+    The steps that hold the times are taken once more, with the times as lanes, and read by the method's interpolant.
+    """
+    span = Span.of(track.t0, track.t1)
+    rows, s = track.rows, span.sign * (ts - span.t0)
+    starts = jnp.where(_index(rows.s) < track.used, rows.s, jnp.inf)
+    k = jnp.clip(jnp.searchsorted(starts, lax.stop_gradient(s), side="right") - 1, 0)
+    start, dt = span.share(rows.s[k]), span.share(rows.dt[k])
+    inside = dt > 0
+    theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
+    y0 = jax.tree.map(lambda y: jnp.moveaxis(y[k], 0, -1), rows.y)
+    problem = Lifted(lift(fn, ts.shape[0], free, tuple(False for _ in jax.tree.leaves(free))), None)
+    ys = method.dense(problem, span.at(start), span.sign * dt, y0, theta)
+    ended, beyond = s >= track.s, s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps)
+
+    def pick(inner: Array, end: Array) -> Array:
+        inner = jnp.where(ended, end[..., None], inner)
+        return jnp.moveaxis(jnp.where(beyond, jnp.nan, inner), -1, 0)
+
+    return jax.tree.map(pick, ys, track.y)
+
+
+def each_step(track: Track) -> tuple[Array, PyTree]:
+    """Return the ends of all accepted steps, in order; unused rows hold infinite times and NaN states."""
+    span, rows = Span.of(track.t0, track.t1), track.rows
+    nth = _index(rows.s)
+    kept = (nth < track.used) & (rows.dt > 0)
+    count = jnp.sum(kept, dtype=jnp.int32)
+    order = jnp.argsort(~kept, stable=True)
+
+    def ends(starts: Array, end: Array, empty: float) -> Array:
+        shifted = jnp.roll(starts[order], -1, axis=0).at[count - 1].set(end)
+        return jnp.where((nth < count).reshape(-1, *(1,) * (shifted.ndim - 1)), shifted, empty)
+
+    ts = ends(span.at(span.share(rows.s)), span.at(track.s), jnp.inf)
+    return ts, jax.tree.map(lambda y, end: ends(y, end, jnp.nan), rows.y, track.y)
+
+
+def _index(x: Array) -> Array:
+    return jnp.arange(x.shape[0], dtype=jnp.int32)
+
+
+def gather(
+    saveat: Any, fn: Callable[..., PyTree], free: PyTree, method: Any, track: Track, y0: PyTree, ts: Array | None
+) -> tuple[Array, PyTree]:
+    """Return times and states in the order start, given times, steps, end, as `saveat` asks for them."""
+    parts: list[tuple[Array, PyTree]] = []
+    if saveat.t0:
+        parts.append((track.t0[None], jax.tree.map(lambda y: y[None], y0)))
+    if ts is not None:
+        parts.append((ts, at_times(fn, free, method, track, ts)))
+    if saveat.steps:
+        parts.append(each_step(track))
+    if saveat.t1:
+        end = Span.of(track.t0, track.t1).at(track.s)
+        parts.append((end[None], jax.tree.map(lambda y: y[None], track.y)))
+    times = jnp.concatenate([t for t, _ in parts])
+    return times, jax.tree.map(lambda *ys: jnp.concatenate(ys), *[ys for _, ys in parts])

@@ -1,0 +1,286 @@
+"""Check and convert what `solve` is given, in Python, before anything is compiled."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from odekit import errors
+from odekit.adjoint.base import Adjoint
+from odekit.adjoint.recorded import Recorded
+from odekit.control import PID
+from odekit.problem import SDE, Bound, Problem, SemiLinear, as_problem
+from odekit.solution import SaveAt
+from odekit.solvers.base import Method
+from odekit.solvers.exponential import Krogstad4
+from odekit.solvers.stochastic import EulerMaruyama
+from odekit.solvers.tableaus import Tsit5
+from odekit.trees import common_real
+from odekit.typing import PyTree, Scalar
+
+MAX_STEPS = 4096
+
+
+class Static(NamedTuple):
+    """The part of a pytree that is compiled in: its structure and the leaves that are no numbers."""
+
+    tree: Any
+    leaves: tuple[Any, ...]
+
+    def join(self, arrays: list[Any]) -> PyTree:
+        """Return the pytree with its arrays put back."""
+        own = iter(arrays)
+        return jax.tree.unflatten(self.tree, [next(own) if leaf is _ARRAY else leaf for leaf in self.leaves])
+
+
+class _Array:
+    def __repr__(self) -> str:
+        return "array"
+
+
+_ARRAY = _Array()
+
+
+def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
+    """Return the arrays of `tree` (with `numbers`, also its Python floats) and the rest, which must be hashable."""
+    kinds = (jax.Array, np.ndarray, np.generic, float, complex) if numbers else (jax.Array, np.ndarray, np.generic)
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = [leaf for leaf in leaves if isinstance(leaf, kinds)]
+    static = Static(structure, tuple(_ARRAY if isinstance(leaf, kinds) else leaf for leaf in leaves))
+    try:
+        hash(static)
+    except TypeError as error:
+        raise TypeError(f"`args` or `problem` holds something that is neither array nor hashable: {error}.") from None
+    return arrays, static
+
+
+class Spec(NamedTuple):
+    """The static half of a request; equal ones share one compilation."""
+
+    bundle: Static
+    method: Static
+    adjoint: Adjoint
+    saveat: SaveAt
+    keep_rows: bool
+    n_steps: int | None
+    max_steps: int
+
+
+class Arrays(NamedTuple):
+    """The numbers of a request."""
+
+    y0: PyTree
+    t0: Array
+    t1: Array
+    dt0: Array | None
+    ts: Array | None
+    fractions: Array | None
+    key: Array | None
+    bundle: list[Any]
+    method: list[Any]
+
+
+class Request(NamedTuple):
+    """A checked call: its static half and its arrays."""
+
+    spec: Spec
+    arrays: Arrays
+
+
+def prepare(
+    problem: Any,
+    y0: PyTree,
+    t0: Scalar,
+    t1: Scalar,
+    method: Method | None,
+    args: PyTree,
+    *,
+    rtol: PyTree = 1e-5,
+    atol: PyTree = 1e-6,
+    controller: PID | None = None,
+    n_steps: int | None = None,
+    dt: Scalar | None = None,
+    dt0: Scalar | None = None,
+    saveat: Any = None,
+    adjoint: Adjoint | None = None,
+    key: Array | None = None,
+    max_steps: int | None = None,
+) -> Request:
+    """Check and convert the arguments of `solve`; raises as `solve` does, before anything is compiled."""
+    problem = as_problem(problem)
+    y0 = jax.tree.map(_state_leaf, y0)
+    dtype = common_real(y0)
+    t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
+    saveat = saveat if isinstance(saveat, SaveAt) else SaveAt(ts=saveat)
+    save_ts = None if saveat.ts is None else _save_times(saveat.ts, t0, t1, dtype)
+    fractions, n_steps = _grid(n_steps, dt, t0, t1, dtype)
+    method = _default_method(problem, n_steps) if method is None else method
+    _check_method(problem, method, n_steps, key)
+    controller = PID(rtol, atol) if controller is None else controller
+    if n_steps is None:
+        controller = _check_tolerances(controller, dtype)
+    steps = MAX_STEPS if max_steps is None else max_steps
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"`max_steps` was {max_steps!r}; it must be positive, a Python int.")
+    if n_steps is not None and fractions is None:
+        method = _prepare_on_host(problem, method, y0, t0, t1, n_steps)
+    arrays, static = split((problem, args, controller), numbers=True)
+    method_arrays, method_static = split(method, numbers=False)
+    asked = eqx.tree_at(lambda s: s.ts, saveat, None, is_leaf=lambda x: x is None)
+    spec = Spec(static, method_static, adjoint or Recorded(), asked, saveat.rows, n_steps, steps)
+    step = None if dt0 is None else _first_length(dt0, t0, t1, dtype)
+    return Request(spec, Arrays(y0, t0, t1, step, save_ts, fractions, key, arrays, method_arrays))
+
+
+def check_order(problem: Any, y0: PyTree, event: Any) -> None:
+    if isinstance(y0, Method) or type(y0).__module__.startswith("diffrax"):
+        raise TypeError("`y0` was a solver: the order is solve(problem, y0, t0, t1, method); diffrax's differs.")
+    if type(problem).__module__.startswith("diffrax"):
+        raise TypeError("`problem` was a diffrax term; give its vector field f(t, y, args).")
+    if event is not None:
+        raise ValueError("`event` was given; events are not available yet: end the interval there instead.")
+
+
+def _state_leaf(x: Any) -> Array:
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        if not (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_):
+            raise TypeError(f"`y0` holds a leaf of dtype {x.dtype}; give float or complex arrays.")
+        x = x.astype(jnp.result_type(float))
+    return jnp.asarray(x, x.dtype)
+
+
+def _time(name: str, t: Any, dtype: Any) -> Array:
+    errors.require_finite(name, t, "end at a finite time")
+    t = jnp.asarray(t)
+    if t.ndim:
+        raise ValueError(f"`{name}` has shape {t.shape}; give a scalar, and vmap over several.")
+    return t.astype(dtype)
+
+
+def _save_times(ts: Any, t0: Array, t1: Array, dtype: Any) -> Array:
+    ts = jnp.asarray(ts).astype(dtype)
+    known = [errors.concrete(x) for x in (ts, t0, t1)]
+    if all(x is not None for x in known):
+        times, first, end = (np.asarray(x, float) for x in known)
+        direction = -1 if end < first else 1
+        steps = direction * np.diff(times)
+        if np.any(steps < 0):
+            i = int(np.argmax(steps < 0))
+            verb = "increase" if direction > 0 else "decrease"
+            raise ValueError(f"`ts` must {verb}: ts[{i + 1}]={times[i + 1]:g} follows ts[{i}]={times[i]:g}; sort it.")
+        outside = (direction * (times - first) < 0) | (direction * (times - end) > 0)
+        if np.any(outside):
+            raise ValueError(
+                f"`ts` must lie between t0={first:g} and t1={end:g}: it holds {times[outside][0]:g}; move t1."
+            )
+    return ts
+
+
+def _grid(n_steps: Any, dt: Any, t0: Array, t1: Array, dtype: Any) -> tuple[Array | None, int | None]:
+    """Return the fractions of the steps of a fixed grid (None where equal) and their number (None where adaptive)."""
+    if n_steps is not None:
+        if dt is not None:
+            raise ValueError("`n_steps` and `dt` were both given; give one of them.")
+        if not isinstance(n_steps, int | np.integer) or n_steps < 1:
+            raise ValueError(f"`n_steps` was {n_steps!r}; give a positive Python int.")
+        return None, int(n_steps)
+    if dt is None:
+        return None, None
+    errors.require_finite("dt", dt, "give a positive length")
+    length, size = errors.concrete(t1 - t0), errors.concrete(dt)
+    if size is not None and np.ndim(size) == 0:
+        if length is None:
+            raise ValueError("`dt` needs t0 and t1 known outside of jit, to count its steps; give `n_steps` instead.")
+        whole, size = abs(float(length)), abs(float(size))
+        if size == 0:
+            raise ValueError("`dt` was 0; give a positive length.")
+        n = max(1, int(np.ceil(whole / size - 1e-6)))
+        if abs(n * size - whole) <= 1e-6 * size or whole == 0:
+            return None, n
+        return jnp.asarray(np.r_[np.full(n - 1, size), whole - (n - 1) * size] / whole, dtype), n
+    lengths = jnp.asarray(dt).astype(dtype)
+    if lengths.ndim != 1:
+        raise ValueError(
+            "`dt` was a traced scalar; the number of steps must be known: give `n_steps`, or (N,) lengths."
+        )
+    if length is not None and size is not None:
+        total = float(np.sum(np.abs(size)))
+        if np.any(size == 0) or abs(total - abs(float(length))) > 1e-5 * total:
+            raise ValueError(
+                f"`dt` adds up to {total:g} but t1 - t0 is {float(length):g}; give lengths that add up to it."
+            )
+    lengths = jnp.abs(lengths)
+    return lengths / jnp.sum(lengths), lengths.shape[0]
+
+
+def _default_method(problem: Problem, n_steps: int | None) -> Method:
+    if isinstance(problem, SDE):
+        return EulerMaruyama()
+    return Krogstad4() if isinstance(problem, SemiLinear) and n_steps is not None else Tsit5()
+
+
+def _check_method(problem: Problem, method: Any, n_steps: int | None, key: Array | None) -> None:
+    if not isinstance(method, Method):
+        raise TypeError(f"`method` was {type(method).__name__}; give a method of odekit such as Tsit5().")
+    if n_steps is None and not method.adaptive:
+        raise ValueError(f"`method` {method.name} has no error estimate; give n_steps or dt, or a method that has one.")
+    if isinstance(problem, SDE):
+        if key is None:
+            raise ValueError("`key` was None; an SDE needs a key, such as jax.random.key(0).")
+        if not method.stochastic:
+            raise TypeError(f"`method` {method.name} knows no noise; for an SDE give EulerMaruyama().")
+    elif method.stochastic:
+        raise TypeError(f"`method` {method.name} needs `problem` to be an SDE; for an ODE give Tsit5().")
+    if method.semilinear and not isinstance(problem, SemiLinear):
+        raise TypeError(f"`method` {method.name} needs `problem` to be a SemiLinear(linear, nonlinear).")
+
+
+def _check_tolerances(pid: PID, dtype: Any) -> PID:
+    """Return the controller with tolerances that the dtype can reach; raise where they make no sense."""
+    for name, tol in (("rtol", pid.rtol), ("atol", pid.atol)):
+        for leaf in jax.tree.leaves(tol):
+            errors.require_finite(name, leaf, "give a positive number")
+            value = errors.concrete(leaf)
+            if value is not None and np.any(value < 0):
+                raise ValueError(f"`{name}` was {np.min(value):g}; it must not be negative.")
+    known = [errors.concrete(leaf) for leaf in jax.tree.leaves((pid.rtol, pid.atol))]
+    if all(x is not None and not np.any(x) for x in known):
+        raise ValueError("`rtol` and `atol` were both 0; make one of them positive.")
+    floor = 10 * float(jnp.finfo(dtype).eps)
+
+    def raise_to_floor(leaf: Any) -> Any:
+        value = errors.concrete(leaf)
+        if value is None or not np.any((value > 0) & (value < floor)):
+            return leaf
+        warnings.warn(f"`rtol` {np.min(value):g} is below 10 eps of {dtype}; {floor:.1e} is used.", stacklevel=4)
+        return np.where(value > 0, np.maximum(value, floor), value)
+
+    rtol = jax.tree.map(raise_to_floor, pid.rtol)
+    return eqx.tree_at(lambda p: p.rtol, pid, rtol, is_leaf=lambda x: x is None)
+
+
+def _prepare_on_host(problem: Problem, method: Method, y0: PyTree, t0: Array, t1: Array, n_steps: int) -> Method:
+    """Work out in float64 what depends on known step sizes alone; where they are traced the loop does it."""
+    length, linear = errors.concrete(t1 - t0), getattr(problem, "linear", ())
+    known = [errors.concrete(leaf) for leaf in jax.tree.leaves(linear)]
+    if length is None or any(x is None for x in known) or not isinstance(problem, SemiLinear):
+        return method
+    host = SemiLinear(jax.tree.map(np.asarray, linear), problem.nonlinear)
+    return method.prepare(Bound(host, None, y0), np.float64(length) / n_steps)
+
+
+def _first_length(dt0: Any, t0: Array, t1: Array, dtype: Any) -> Array:
+    errors.require_finite("dt0", dt0, "give a positive length, or None")
+    known = [errors.concrete(x) for x in (dt0, t0, t1)]
+    if all(x is not None for x in known):
+        step, first, end = (float(x) for x in known if x is not None)
+        if step == 0:
+            raise ValueError("`dt0` was 0; give a positive length, or None.")
+        if step < 0 < end - first:
+            raise ValueError(f"`dt0` was {step:g} but t1 lies after t0; give a positive length.")
+    return jnp.abs(jnp.asarray(dt0).astype(dtype))

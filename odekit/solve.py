@@ -1,0 +1,203 @@
+"""The front door: check, convert, bind, pick the loop and the adjoint, wrap up."""
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from odekit import errors
+from odekit.adjoint.base import Adjoint
+from odekit.control import PID
+from odekit.loops import fixed, saving
+from odekit.loops.record import Raw, Rows, Span
+from odekit.loops.brownian import increments
+from odekit.loops.engine import Free, Last, Program, block_width
+from odekit.problem import SDE, Bound
+from odekit.request import Arrays, Request, Spec, check_order, prepare, split
+from odekit.solution import SaveAt, Solution, check
+from odekit.solvers.base import Method
+from odekit.typing import PyTree, Scalar
+
+
+def solve(
+    problem: Any,
+    y0: PyTree,
+    t0: Scalar,
+    t1: Scalar,
+    method: Method | None = None,
+    args: PyTree = None,
+    *,
+    rtol: PyTree = 1e-5,
+    atol: PyTree = 1e-6,
+    controller: PID | None = None,
+    n_steps: int | None = None,
+    dt: Scalar | None = None,
+    dt0: Scalar | None = None,
+    saveat: Any = None,
+    event: None = None,
+    adjoint: Adjoint | None = None,
+    key: Array | None = None,
+    max_steps: int | None = None,
+    throw: bool | str = True,
+    progress: Any = None,
+) -> Solution:
+    """Integrate a problem from t0 to t1, adaptively or on a fixed grid.
+
+    Under `jax.vmap` all solves run as lanes of one loop, each with its own steps. New values of any number never
+    compile again.
+
+    Args:
+        problem: `f(t, y, args) -> dy` for an ODE, or a `SemiLinear` or `SDE`. One lane: no batch axis is needed.
+        y0: initial state; any pytree of float or complex arrays, float16 to complex128, whose dtypes are kept. Whole
+            numbers become floats.
+        t0: start, in the units of t. Times are kept in the real dtype of the state, at least float32.
+        t1: end; may be smaller than t0.
+        method: default `Tsit5()` for an ODE, `Krogstad4()` or `Tsit5()` for a semilinear problem on a uniform or
+            adaptive grid, `EulerMaruyama()` for an SDE.
+        args: passed to the problem; any pytree.
+        rtol: relative tolerance; a scalar, or a pytree like y0.
+        atol: absolute tolerance, in the units of y; likewise.
+        controller: step-size controller; replaces rtol and atol.
+        n_steps: number of equal steps; the grid is then fixed.
+        dt: length of the steps of a fixed grid (the last one is shortened to end at t1), or (N,) lengths that add up to
+            `t1 - t0`.
+        dt0: length of the first adaptive step; default from the size of the solution and its derivatives.
+        saveat: None for the end alone, an array of times, or a `SaveAt`.
+        event: not available yet; must be None.
+        adjoint: how derivatives of an adaptive solve are taken; default `adjoint.Recorded()`. Fixed grids are
+            differentiated through their scan, step by step recomputed, in any mode.
+        key: PRNG key of the noise of an SDE.
+        max_steps: most attempts of an adaptive solve; default 4096. A recorded solve sets aside memory for each.
+        throw: whether a failing lane raises on the host after the compiled call; inside `jit` nothing can raise, and
+            the code is in `sol.result`, unless this is "traced".
+        progress: None or False for silence, True for one line of text that follows t, or a function of (t, steps);
+            eager single solves only.
+
+    Returns:
+        The solution: `ts`, `ys`, `y1`, `t1`, `result`, `stats`.
+
+    Raises:
+        ValueError: a value that no solve can use; the message names the argument.
+        TypeError: a type or dtype that does not fit, or a method that cannot do what is asked.
+        SolveError: a lane did not reach t1 (after the compiled call, outside of `jit`).
+
+    Example:
+        >>> sol = solve(lambda t, y, args: -y, 1.0, 0.0, 1.0, rtol=1e-8, atol=1e-10)
+        >>> round(float(sol.y1), 6)
+        0.367879
+
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.4.
+    """
+    check_order(problem, y0, event)
+    request = prepare(
+        problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
+        dt0=dt0, saveat=saveat, adjoint=adjoint, key=key, max_steps=max_steps,
+    )  # fmt: skip
+    sol = run(request.spec, request.arrays)
+    if throw == "traced":
+        failed = sol.result != errors.Result.SUCCESS
+        return eqx.error_if(sol, failed, "A solve did not reach t1; look at `sol.result` with `throw=False`.")
+    known = not any(isinstance(x, jax.core.Tracer) for x in (sol.result, sol.t1))
+    return check(sol) if throw and known else sol
+
+
+@partial(jax.jit, static_argnums=0)
+def run(spec: Spec, arrays: Arrays) -> Solution:
+    """Run a checked request."""
+    problem, args, controller = spec.bundle.join(arrays.bundle)
+    method = spec.method.join(arrays.method)
+    if spec.n_steps is None:
+        return _adaptive(spec, arrays, problem, args, controller, method)
+    return _fixed(spec, arrays, problem, args, method)
+
+
+def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller: PID, method: Method) -> Solution:
+    fn, free = close(problem, arrays.t0, arrays.y0, args)
+    method_arrays, method_static = split(method, numbers=False)
+    control_arrays, control_static = split(controller, numbers=True)
+    program = Program(
+        fn=fn,
+        method=method_static.join,
+        control=control_static.join,
+        max_steps=spec.max_steps,
+        width=block_width(arrays.y0),
+        fenced=jax.default_backend() == "cpu",
+    )
+    last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
+    control_arrays = [jnp.asarray(x) for x in control_arrays]
+    raw, rows = spec.adjoint(program, spec.keep_rows)(last, Free(free, method_arrays, control_arrays))
+    return _wrap(spec, arrays, raw, rows, fn, free, method, args, starts=1 if arrays.dt0 is not None else 2)
+
+
+def _fixed(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
+    errors.check_field(arrays.y0, jax.eval_shape(problem, arrays.t0, arrays.y0, args))
+    noise = None if arrays.key is None else increments(arrays.key)
+    bound = Bound(problem, args, arrays.y0, noise)
+    grid = fixed.Grid(spec.n_steps, arrays.fractions)
+    raw, rows = fixed.run(method, bound, grid, arrays.y0, arrays.t0, arrays.t1, spec.keep_rows)
+
+    def fn(free: tuple[Any, PyTree], t: Array, y: PyTree) -> PyTree:
+        return free[0](t, y, free[1])
+
+    return _wrap(spec, arrays, raw, rows, fn, (problem, args), method, args, starts=1)
+
+
+def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]:
+    """Return `fn(free, t, y)` and `free`: the problem as a function of every array it reads, closed-over ones included.
+
+    The problem is traced once, here; every stage evaluates what was traced.
+    """
+    leaves, static = split((problem, args), numbers=True)
+
+    def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
+        own_problem, own_args = static.join(leaves)
+        return own_problem(t, y, own_args)
+
+    traced, shape = jax.make_jaxpr(flat, return_shape=True)(leaves, t, y)
+    errors.check_field(y, shape)
+    structure = jax.tree.structure(shape)
+
+    def fn(free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
+        out = jax.core.eval_jaxpr(traced.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
+        return jax.tree.unflatten(structure, out)
+
+    return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
+
+
+def _wrap(
+    spec: Spec,
+    arrays: Arrays,
+    raw: Raw,
+    rows: Rows | None,
+    fn: Any,
+    free: PyTree,
+    method: Method,
+    args: PyTree,
+    starts: int,
+) -> Solution:
+    """Make the solution: read the saved values off the recorded steps and count what was done."""
+    saveat = spec.saveat
+    if rows is None:
+        rows = Rows(jnp.zeros(1), jnp.zeros(1), jax.tree.map(lambda y: y[None], arrays.y0))
+    track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1)
+    ts, ys = saving.gather(saveat, fn, free, method, track, arrays.y0, arrays.ts)
+    if saveat.fn is not None:
+        ys = jax.vmap(lambda t, y: saveat.fn(t, y, args))(ts, ys)
+    stats = {
+        "accepted": raw.accepted,
+        "rejected": raw.tried - raw.accepted,
+        "evaluations": starts + raw.tried * method.stages,
+    }
+    return Solution(
+        ts=ts,
+        ys=ys,
+        y1=raw.y,
+        t1=jnp.where(raw.code == 0, arrays.t1, Span.of(arrays.t0, arrays.t1).at(raw.s)),
+        result=raw.code,
+        stats=stats,
+        dense=jax.tree_util.Partial(partial(saving.at_times, fn), free, method, track) if saveat.dense else None,
+        method=method.name,
+    )
