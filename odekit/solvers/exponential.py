@@ -76,6 +76,16 @@ class ExponentialRK(Method):
         if widths != {len(self.basis)}:
             raise ValueError(f"Coefficients have {sorted(widths)} entries; `basis` has {len(self.basis)}.")
 
+    @property
+    def stages(self) -> int:
+        """Evaluations of N a step."""
+        return len(self.b)
+
+    @property
+    def semilinear(self) -> bool:
+        """It needs the linear part apart."""
+        return True
+
     def init(self, problem: Any, t: Array, y: PyTree) -> PyTree:
         """Return nothing: the first stage belongs to the step."""
         return None

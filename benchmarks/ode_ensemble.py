@@ -1,0 +1,146 @@
+"""Ensembles of adaptive solves under `jax.vmap`: odekit, diffrax, and a compiled SIMD loop in C as the mark.
+
+Forward: Lorenz (10, 28, 8/3), y0 = (1, 0, 0) + 1e-3 N(0, 1), t in [0, 20], Dormand-Prince 5(4), elementary controller,
+rtol = atol = 1e-8, float64: about 1,700 attempted steps a lane. Gradient: Lotka-Volterra, 1,024 lanes, t in [0, 20],
+tolerance 1e-6, four shared parameters, reverse mode through each library's default adjoint with the same `max_steps`.
+
+Where odekit loses: against the C loop, on any machine; and at a handful of lanes compilation dominates everything.
+"""
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from harness import arguments, compile_time, interleave, report
+
+import odekit as ok
+
+T1, TOL, DT0 = 20.0, 1e-8, 1e-3
+GRADIENT_TOL, GRADIENT_STEPS = 1e-6, 1024
+
+
+def lorenz(t, y, args):
+    return jnp.stack([10.0 * (y[1] - y[0]), y[0] * (28.0 - y[2]) - y[1], y[0] * y[1] - 8 / 3 * y[2]])
+
+
+def lotka_volterra(t, y, p):
+    return jnp.stack([p[0] * y[0] - p[1] * y[0] * y[1], -p[2] * y[1] + p[3] * y[0] * y[1]])
+
+
+def odekit_solve(f, y0, args, method, tol, max_steps, dt0=None):
+    return ok.solve(f, y0, 0.0, T1, method, args, rtol=tol, atol=tol, dt0=dt0, max_steps=max_steps, throw=False).y1
+
+
+def diffrax_solve(f, y0, args, method, tol, max_steps, dt0=None):
+    control = diffrax.PIDController(rtol=tol, atol=tol)
+    term = diffrax.ODETerm(f)
+    sol = diffrax.diffeqsolve(
+        term, method, 0.0, T1, dt0, y0, args, stepsize_controller=control, max_steps=max_steps, throw=False
+    )
+    return sol.ys[0]
+
+
+def build_c():
+    """Return the compiled loop of lanes.c, or None and why not."""
+    if shutil.which("gcc") is None:
+        return None, "no gcc on this machine: the compiled C loop is left out"
+    target = Path(tempfile.mkdtemp()) / "lanes.so"
+    command = ["gcc", "-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", "-o", str(target)]
+    source = [str(Path(__file__).with_name("lanes.c")), "-lm"]
+    for extra in (["-mprefer-vector-width=512"], []):  # gcc prefers 256 bits on some AVX-512 machines
+        done = subprocess.run([*command, *extra, *source], capture_output=True, check=False)
+        if done.returncode == 0:
+            library = ctypes.CDLL(str(target))
+            library.lorenz.restype = ctypes.c_long
+            library.lorenz.argtypes = [ctypes.c_void_p, ctypes.c_long] + [ctypes.c_double] * 4
+            return library, None
+    return None, f"gcc refused lanes.c, so the compiled C loop is left out: {done.stderr.decode()[-200:]}"
+
+
+def c_solve(library, y0):
+    y = np.ascontiguousarray(y0.T)
+    library.lorenz(y.ctypes.data, y.shape[1], T1, DT0, TOL, TOL)
+    return y.T
+
+
+def forward(lanes, repeats, library):
+    y0 = jnp.array([1.0, 0.0, 0.0]) + 1e-3 * jax.random.normal(jax.random.key(0), (lanes, 3))
+    peers = {
+        "odekit": jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri5(), TOL, 4096, DT0)),
+        "diffrax": jax.vmap(lambda y: diffrax_solve(lorenz, y, None, diffrax.Dopri5(), TOL, None, DT0)),
+    }
+    fns = {name: partial(jax.jit(fn), y0) for name, fn in peers.items()}
+    if library is not None:
+        fns["C, SIMD"] = partial(c_solve, library, np.asarray(y0))
+    best = interleave(fns, repeats)
+    tight = jax.jit(jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri8(), 1e-13, 4096)))
+    reference = np.asarray(tight(y0[:64]))
+    return [
+        {
+            "peer": name,
+            "lanes": lanes,
+            "ms": 1e3 * best[name],
+            "odekit is faster by": best[name] / best["odekit"],
+            "of C": best[name] / best["C, SIMD"] if library is not None else None,
+            "compile s": compile_time(peers[name], y0) if name in peers else None,
+            "median error": median_error(fn(), reference),
+        }
+        for name, fn in fns.items()
+    ]
+
+
+def median_error(ends, reference):
+    difference = np.max(np.abs(np.asarray(ends)[: len(reference)] - reference), axis=1)
+    return float(np.median(difference))
+
+
+def gradient(lanes, repeats):
+    y0 = jnp.array([1.0, 1.0]) + 0.1 * jax.random.uniform(jax.random.key(1), (lanes, 2))
+    p = jnp.array([1.5, 1.0, 3.0, 1.0])
+
+    def loss(solve, method):
+        def total(p):
+            ends = jax.vmap(lambda y: solve(lotka_volterra, y, p, method, GRADIENT_TOL, GRADIENT_STEPS))(y0)
+            return jnp.sum(ends) / lanes
+
+        return total
+
+    losses = {"odekit": loss(odekit_solve, ok.Dopri5()), "diffrax": loss(diffrax_solve, diffrax.Dopri5())}
+    grads = {name: jax.jit(jax.grad(fn)) for name, fn in losses.items()}
+    best = interleave({name: partial(fn, p) for name, fn in grads.items()}, repeats)
+    tight = jax.jit(loss(lambda f, y, p, method, tol, steps: odekit_solve(f, y, p, method, 1e-12, 4096), ok.Dopri8()))
+    reference = np.array([(tight(p.at[i].add(1e-5)) - tight(p.at[i].add(-1e-5))) / 2e-5 for i in range(4)])
+    return [
+        {
+            "peer": name,
+            "lanes": lanes,
+            "ms": 1e3 * best[name],
+            "odekit is faster by": best[name] / best["odekit"],
+            "compile s": compile_time(jax.grad(losses[name]), p),
+            "relative error": float(np.max(np.abs(fn(p) - reference)) / np.max(np.abs(reference))),
+        }
+        for name, fn in grads.items()
+    ]
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    options = arguments(__doc__.splitlines()[0])
+    library, why_not = build_c()
+    if why_not:
+        print(why_not)
+    sizes = (64,) if options.quick else (1024, 10240)
+    rows = [{"load": "Lorenz-20 forward", **row} for lanes in sizes for row in forward(lanes, 3, library)]
+    rows += [{"load": "Lotka-Volterra gradient", **row} for row in gradient(64 if options.quick else 1024, 5)]
+    report("ode_ensemble", rows, options.out, dtype="float64", t1=T1, tol=TOL, gradient_tol=GRADIENT_TOL)
+
+
+if __name__ == "__main__":
+    main()
