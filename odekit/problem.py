@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.trees import add
+from odekit.trees import add, diagonal
 from odekit.typing import PyTree, VectorField
 
 Noise = Literal["diagonal", "additive"]
@@ -65,7 +65,7 @@ class SemiLinear(eqx.Module):
 
     def __call__(self, t: Any, y: PyTree, args: PyTree = None) -> PyTree:
         """Return the whole right-hand side at `(t, y)`."""
-        stiff = jax.tree.map(lambda rate, leaf: rate * leaf, spread(self.linear, y), y)
+        stiff = jax.tree.map(diagonal, spread(self.linear, y), y)
         return add(stiff, self.nonlinear(t, y, args))
 
 

@@ -31,6 +31,13 @@ def _times(c: float | Array, x: Array) -> Array:
     return align(c, x).astype(x.dtype) * x
 
 
+def diagonal(rate: Array, x: Array) -> Array:
+    """Return `rate * x` in the dtype of x; a real rate acts on a complex x, the reverse is refused."""
+    if jnp.iscomplexobj(rate) and not jnp.iscomplexobj(x):
+        raise TypeError(f"`linear` is complex and the state is {x.dtype}; give a complex `y0`.")
+    return jnp.asarray(rate, x.dtype) * x
+
+
 def scale(c: float | Array, tree: PyTree) -> PyTree:
     """Return `c * tree`; `c` is a scalar or broadcasts against the trailing axes of every leaf."""
     return jax.tree.map(lambda x: _times(c, x), tree)

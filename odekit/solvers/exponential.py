@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from odekit.solvers.base import Method, Step
 from odekit.solvers.phi import phi
-from odekit.trees import align, lincomb
+from odekit.trees import align, diagonal, lincomb
 from odekit.typing import PyTree, Row, Rows
 
 
@@ -142,18 +142,12 @@ def _advance(weights: PyTree, i: int, y: PyTree, ns: list[PyTree]) -> PyTree:
     """Return stage `i + 2`, or the new point for -1."""
 
     def leaf(w: Weights, y: Array, *ns: Array) -> Array:
-        total = _multiply(w.decay[i], y)
+        total = diagonal(w.decay[i], y)
         for row, n in zip(w.rows[i], ns, strict=True):
-            total = total if row is None else total + _multiply(row, n)
+            total = total if row is None else total + diagonal(row, n)
         return total
 
     return jax.tree.map(leaf, weights, y, *ns, is_leaf=lambda x: isinstance(x, Weights))
-
-
-def _multiply(w: Array, x: Array) -> Array:
-    if jnp.iscomplexobj(w) and not jnp.iscomplexobj(x):
-        raise TypeError(f"`linear` is complex and the state is {x.dtype}; give a complex `y0`.")
-    return w.astype(x.dtype) * x
 
 
 def ETDRK2() -> ExponentialRK:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import odekit as ok
 from odekit.solvers import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.exponential import ExponentialRK
 
@@ -227,9 +228,51 @@ def kuramoto_sivashinsky_error(v, n):
     return np.max(np.abs(np.fft.irfft(v, n) - fine[:: len(fine) // n])) / np.max(np.abs(fine))
 
 
+def kuramoto_sivashinsky_solve(dtype):
+    rates, nonlinear, start = kuramoto_sivashinsky(128, dtype)
+    problem = ok.SemiLinear(rates, lambda t, v, args: nonlinear(t, v))
+    return ok.solve(problem, start, 0.0, 30.0, ETDRK4(), n_steps=120)
+
+
 @pytest.mark.parametrize(("dtype", "published"), [(jnp.complex128, 4.8e-5), (jnp.complex64, 5.5e-5)])
 def test_kuramoto_sivashinsky(dtype, published):
-    rates, nonlinear, start = kuramoto_sivashinsky(128, dtype)
-    run = jax.jit(lambda v: integrate(ETDRK4(), Bound(rates, nonlinear), v, 30.0, 120))
-    error = kuramoto_sivashinsky_error(run(start), 128)
+    sol = kuramoto_sivashinsky_solve(dtype)
+    assert sol.y1.dtype == dtype
+    error = kuramoto_sivashinsky_error(sol.y1, 128)
     assert abs(error / published - 1) < 0.2, f"relative error {error:.3e}"
+
+
+def test_kuramoto_sivashinsky_without_64_bits():
+    with jax.enable_x64(False):
+        error = kuramoto_sivashinsky_error(kuramoto_sivashinsky_solve(jnp.complex64).y1, 128)
+    assert abs(error / 5.5e-5 - 1) < 0.2, f"relative error {error:.3e}"
+
+
+@pytest.mark.parametrize("make", METHODS)
+def test_solve_takes_the_same_steps(make):
+    """Through the front door: mixed spectrum, a save time inside a step, backward in time, gradient by the rates."""
+    linear, y0 = jnp.asarray(SPECTRA["mixed"]), starts("mixed")[0]
+    run = lambda rates, t1, ts=None: ok.solve(  # noqa: E731
+        ok.SemiLinear(rates, lambda t, y, args: coupled(t, y)), y0, 0.0, t1, make(), n_steps=20, saveat=ts
+    )
+    problem = Bound(linear, coupled)
+    by_hand = integrate(make(), problem, y0, 0.8, 20)
+    np.testing.assert_allclose(run(linear, 0.8).y1, by_hand, rtol=1e-12)
+    inside = make().step(problem, jnp.asarray(0.4), jnp.asarray(0.01), integrate(make(), problem, y0, 0.4, 10), None).y
+    np.testing.assert_allclose(run(linear, 0.8, jnp.asarray([0.41])).ys[0], inside, rtol=1e-12)
+    back = integrate(make(), problem, y0, -0.8, 20)
+    np.testing.assert_allclose(run(linear, -0.8).y1, back, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", METHODS)
+def test_gradient_through_solve(make):
+    y0 = jnp.asarray([0.4, 0.7, -0.3, 0.2])
+
+    def loss(rates):
+        problem = ok.SemiLinear(rates, lambda t, y, args: coupled(t, y))
+        return jnp.sum(ok.solve(problem, y0, 0.0, 1.0, make(), n_steps=8, throw=False).y1 ** 2)
+
+    rates, eps = jnp.asarray([0.0, -0.3, -2.0, -9.0]), 1e-5
+    steps = eps * jnp.eye(4)
+    expected = [(loss(rates + step) - loss(rates - step)) / (2 * eps) for step in steps]
+    np.testing.assert_allclose(jax.grad(loss)(rates), expected, rtol=1e-7, atol=1e-10)
