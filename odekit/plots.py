@@ -53,8 +53,8 @@ def sampler_figure(
         left.set_title("(a)  distance to the fine solution")
         _curves(right, budgets, distances, "Fréchet distance of pixels")
         right.axhline(floor, color="black", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        note = dict(xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", fontsize=8)
-        right.annotate("fine solution", (0.0, floor), **note)
+        place = {"xy": (0.02, floor), "xycoords": ("axes fraction", "data"), "xytext": (0, 3)}
+        right.annotate("fine solution", textcoords="offset points", fontsize=8, **place)
         right.set_title("(b)  distance to held-out digits")
         handles, labels = left.get_legend_handles_labels()
         top.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=1.6, columnspacing=1.2)

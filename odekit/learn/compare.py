@@ -17,7 +17,13 @@ _fine = eqx.filter_jit(run_table)
 
 
 def references(
-    model: Any, x_init: PyTree, ts: ArrayLike | None = None, *, steps: int = 200, spacing: str = "time", cond: Any = None
+    model: Any,
+    x_init: PyTree,
+    ts: ArrayLike | None = None,
+    *,
+    steps: int = 200,
+    spacing: str = "time",
+    cond: Any = None,
 ) -> PyTree:
     """Return the end states of the probability-flow ODE by the classical Runge-Kutta method, four evaluations a step.
 

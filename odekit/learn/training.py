@@ -135,7 +135,8 @@ def _chunk(loss, optimizer, ema, state, static, data, order, key):
     def update(state: _State, row: Array) -> tuple[_State, Array]:
         samples = jax.tree.map(lambda x: x[row], data)
         value, grads = jax.value_and_grad(objective)(state.params, samples, jax.random.fold_in(key, state.step))
-        delta, opt = optimizer.update(grads, state.optimizer, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts, which "strict" forbids
+            delta, opt = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, delta)
         average = None if ema is None else _running_mean(state.average, params, state.step, ema)
         return _State(params, opt, average, state.step + 1), value
