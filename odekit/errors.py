@@ -6,9 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-RUNNING = -1
-"""Code of a lane that has not ended; never seen in a finished solution."""
-
 
 class Result(enum.IntEnum):
     """How a lane ended. `SUCCESS` is 0; the sentence of any other code names the cure.

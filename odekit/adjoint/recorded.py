@@ -111,7 +111,7 @@ def reverse(program: Program, every: int) -> Engine:
             every_lane = tuple(
                 eqx.is_inexact_array(x) or flag for x, flag in zip(jax.tree.leaves(own), flags, strict=True)
             )
-            problem = Lifted(lift(program.fn, lanes, field, every_lane[:count]), live if program.fenced else None)
+            problem = Lifted(lift(program.fn, lanes, field, every_lane[:count]), live if program.fenced and lanes > 1 else None)
             method = program.method(arrays)
             return method.step(problem, t, dt, y, method.init(problem, t, y)).y
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.loops.adaptive import Lanes, Loop, advance, final_code, record, start, used_rows
+from odekit.loops.adaptive import Lanes, Loop, advance, record, start, used_rows
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
 from odekit.loops.record import Raw, Rows, Span
 from odekit.typing import PyTree
@@ -90,10 +90,8 @@ def raw(lanes: Lanes) -> Raw:
     def shared(n: Array) -> Array:
         return n + jnp.zeros_like(lanes.accepted)
 
-    code = final_code(lanes)
-    return Raw(
-        lanes.y, lanes.s + lanes.s_low, lanes.dt, code, lanes.accepted, shared(lanes.n), shared(used_rows(lanes))
-    )
+    s = lanes.s + lanes.clock[1]
+    return Raw(lanes.y, s, lanes.dt, lanes.code, lanes.accepted, shared(lanes.n), shared(used_rows(lanes)))
 
 
 def block_width(y: PyTree, default: int = 256, budget: int = 1 << 20) -> int:
