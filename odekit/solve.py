@@ -15,7 +15,7 @@ from odekit.loops import fixed, saving
 from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.brownian import increments
 from odekit.loops.engine import Free, Last, Program, block_width
-from odekit.problem import SDE, Bound
+from odekit.problem import SDE, Bound, Lifted
 from odekit.request import Arrays, Request, Spec, check_order, prepare, split
 from odekit.solution import SaveAt, Solution, check
 from odekit.solvers.base import Method
@@ -129,7 +129,11 @@ def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
     raw, rows = spec.adjoint(program, spec.keep_rows)(last, Free(free, method_arrays, control_arrays))
-    return _wrap(spec, arrays, raw, rows, fn, free, method, args, starts=1 if arrays.dt0 is not None else 2)
+
+    def bind(free: PyTree) -> Lifted:
+        return Lifted(partial(fn, free), None)
+
+    return _wrap(spec, arrays, raw, rows, bind, free, method, args, starts=1 if arrays.dt0 is not None else 2)
 
 
 def _fixed(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
@@ -138,11 +142,13 @@ def _fixed(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, method: Metho
     bound = Bound(problem, args, arrays.y0, noise)
     grid = fixed.Grid(spec.n_steps, arrays.fractions)
     raw, rows = fixed.run(method, bound, grid, arrays.y0, arrays.t0, arrays.t1, spec.keep_rows)
+    leaves, static = split((problem, args), numbers=True)
+    shapes = jax.eval_shape(lambda: arrays.y0)  # dense output leaves this call, and with it what `bind` holds
 
-    def fn(free: tuple[Any, PyTree], t: Array, y: PyTree) -> PyTree:
-        return free[0](t, y, free[1])
+    def bind(free: list[Any]) -> Bound:
+        return Bound(*static.join(free), shapes)
 
-    return _wrap(spec, arrays, raw, rows, fn, (problem, args), method, args, starts=1)
+    return _wrap(spec, arrays, raw, rows, bind, leaves, method, args, starts=1)
 
 
 def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]:
@@ -172,7 +178,7 @@ def _wrap(
     arrays: Arrays,
     raw: Raw,
     rows: Rows | None,
-    fn: Any,
+    bind: Any,
     free: PyTree,
     method: Method,
     args: PyTree,
@@ -183,7 +189,7 @@ def _wrap(
     if rows is None:
         rows = Rows(jnp.zeros(1), jnp.zeros(1), jax.tree.map(lambda y: y[None], arrays.y0))
     track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1)
-    ts, ys = saving.gather(saveat, fn, free, method, track, arrays.y0, arrays.ts)
+    ts, ys = saving.gather(saveat, bind, free, method, track, arrays.y0, arrays.ts)
     if saveat.fn is not None:
         ys = jax.vmap(lambda t, y: saveat.fn(t, y, args))(ts, ys)
     stats = {
@@ -198,6 +204,6 @@ def _wrap(
         t1=jnp.where(raw.code == 0, arrays.t1, Span.of(arrays.t0, arrays.t1).at(raw.s)),
         result=raw.code,
         stats=stats,
-        dense=jax.tree_util.Partial(partial(saving.at_times, fn), free, method, track) if saveat.dense else None,
+        dense=jax.tree_util.Partial(partial(saving.at_times, bind), free, method, track) if saveat.dense else None,
         method=method.name,
     )

@@ -1,15 +1,14 @@
 """What is saved, read off the recorded steps after the loop: given times, every step, dense output."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.loops.lanes import lift
 from odekit.loops.record import Rows, Span
-from odekit.problem import Lifted
 from odekit.typing import PyTree
 
 
@@ -33,10 +32,11 @@ class Track(NamedTuple):
     t1: Array
 
 
-def at_times(fn: Callable[..., PyTree], free: PyTree, method: Any, track: Track, ts: Array) -> PyTree:
+def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track, ts: Array) -> PyTree:
     """Return the states at the times `ts`, (n,): the end itself where a time lies there, NaN where none was computed.
 
-    The steps that hold the times are taken once more, with the times as lanes, and read by the method's interpolant.
+    The steps that hold the times are taken once more and read by the method's interpolant; `bind(free)` is the problem
+    as a step sees it.
     """
     span = Span.of(track.t0, track.t1)
     rows, s = track.rows, span.sign * (ts - span.t0)
@@ -45,16 +45,15 @@ def at_times(fn: Callable[..., PyTree], free: PyTree, method: Any, track: Track,
     start, dt = span.share(rows.s[k]), span.share(rows.dt[k])
     inside = dt > 0
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
-    y0 = jax.tree.map(lambda y: jnp.moveaxis(y[k], 0, -1), rows.y)
-    problem = Lifted(lift(fn, ts.shape[0], free, tuple(False for _ in jax.tree.leaves(free))), None)
-    ys = method.dense(problem, span.at(start), span.sign * dt, y0, theta)
+    y0 = jax.tree.map(lambda y: y[k], rows.y)
+    ys = jax.vmap(partial(method.dense, bind(free)))(span.at(start), span.sign * dt, y0, theta)
     ended, beyond = s >= track.s, s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps)
 
-    def pick(inner: Array, end: Array) -> Array:
-        inner = jnp.where(ended, end[..., None], inner)
-        return jnp.moveaxis(jnp.where(beyond, jnp.nan, inner), -1, 0)
+    @jax.vmap
+    def pick(ended: Array, beyond: Array, y: PyTree) -> PyTree:
+        return jax.tree.map(lambda inner, end: jnp.where(beyond, jnp.nan, jnp.where(ended, end, inner)), y, track.y)
 
-    return jax.tree.map(pick, ys, track.y)
+    return pick(ended, beyond, ys)
 
 
 def each_step(track: Track) -> tuple[Array, PyTree]:
@@ -78,14 +77,14 @@ def _index(x: Array) -> Array:
 
 
 def gather(
-    saveat: Any, fn: Callable[..., PyTree], free: PyTree, method: Any, track: Track, y0: PyTree, ts: Array | None
+    saveat: Any, bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track, y0: PyTree, ts: Array | None
 ) -> tuple[Array, PyTree]:
     """Return times and states in the order start, given times, steps, end, as `saveat` asks for them."""
     parts: list[tuple[Array, PyTree]] = []
     if saveat.t0:
         parts.append((track.t0[None], jax.tree.map(lambda y: y[None], y0)))
     if ts is not None:
-        parts.append((ts, at_times(fn, free, method, track, ts)))
+        parts.append((ts, at_times(bind, free, method, track, ts)))
     if saveat.steps:
         parts.append(each_step(track))
     if saveat.t1:

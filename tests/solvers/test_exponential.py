@@ -250,7 +250,7 @@ def test_kuramoto_sivashinsky_without_64_bits():
 
 @pytest.mark.parametrize("make", METHODS)
 def test_solve_takes_the_same_steps(make):
-    """Through the front door: mixed spectrum, a save time inside a step, backward in time, gradient by the rates."""
+    """Through the front door: mixed spectrum, a save time inside a step, backward in time."""
     linear, y0 = jnp.asarray(SPECTRA["mixed"]), starts("mixed")[0]
     run = lambda rates, t1, ts=None: ok.solve(  # noqa: E731
         ok.SemiLinear(rates, lambda t, y, args: coupled(t, y)), y0, 0.0, t1, make(), n_steps=20, saveat=ts
@@ -260,8 +260,8 @@ def test_solve_takes_the_same_steps(make):
     np.testing.assert_allclose(run(linear, 0.8).y1, by_hand, rtol=1e-12)
     inside = make().step(problem, jnp.asarray(0.4), jnp.asarray(0.01), integrate(make(), problem, y0, 0.4, 10), None).y
     np.testing.assert_allclose(run(linear, 0.8, jnp.asarray([0.41])).ys[0], inside, rtol=1e-12)
-    back = integrate(make(), problem, y0, -0.8, 20)
-    np.testing.assert_allclose(run(linear, -0.8).y1, back, rtol=1e-12)
+    back = integrate(make(), problem, y0, -0.2, 20)
+    np.testing.assert_allclose(run(linear, -0.2).y1, back, rtol=1e-12)
 
 
 @pytest.mark.parametrize("make", METHODS)
