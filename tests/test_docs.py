@@ -1,6 +1,8 @@
-"""The Python blocks of the README and of the documentation run, each file as one program."""
+"""The Python blocks of the README and of the documentation run as a reader runs them: each page as one program."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ PROGRAMS = {page: re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text()
 
 @pytest.mark.parametrize("page", [page for page in PAGES if PROGRAMS[page]])
 def test_blocks_run(page):
-    exec(compile("\n".join(PROGRAMS[page]), page, "exec"), {"__name__": page})
+    command = [sys.executable, "-W", "error", "-c", "\n".join(PROGRAMS[page])]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("page", PAGES)
