@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.trees import add, diagonal
-from odekit.typing import PyTree, VectorField
+from odekit.trees import add, axpy, diagonal
+from odekit.typing import PyTree, Row, VectorField
 
 Noise = Literal["diagonal", "additive"]
 
@@ -136,10 +136,9 @@ class Bound:
         """Return the diffusion of an SDE."""
         return self._problem.diffusion(t, y, self._args)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def fence(self, thunk: Callable[[], PyTree], default: PyTree) -> PyTree:
-        """Return `thunk()`; a fixed grid has nothing to fence."""
-        del default
-        return thunk()
+    def combine(self, y: PyTree, dt: Array, row: Row, ks: list[PyTree]) -> PyTree:
+        """Return `y + dt * sum_i row[i] * ks[i]`."""
+        return axpy(y, dt, row, ks)
 
 
 class Lifted:
@@ -161,9 +160,11 @@ class Lifted:
         """Return `dy`, lanes last."""
         return self._fn(t, y)
 
-    def fence(self, thunk: Callable[[], PyTree], default: PyTree) -> PyTree:
-        """Return `thunk()`, computed once; `default` has its shape and is never returned."""
-        return thunk() if self._live is None else lax.cond(self._live, thunk, lambda: default)
+    def combine(self, y: PyTree, dt: Array, row: Row, ks: list[PyTree]) -> PyTree:
+        """Return `y + dt * sum_i row[i] * ks[i]`, computed once."""
+        if self._live is None:
+            return axpy(y, dt, row, ks)
+        return lax.cond(self._live, lambda: axpy(y, dt, row, ks), lambda: y)
 
 
 def spread(linear: PyTree, y: PyTree) -> PyTree:

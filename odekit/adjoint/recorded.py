@@ -16,6 +16,11 @@ from odekit.trees import add
 from odekit.typing import PyTree
 
 
+_BACK_WIDTH = 64
+"""Lanes a block on the way back, where a step keeps three times as many arrays: 24.5 ms against 43.9 ms for 256 lanes
+(1,024 lanes of Lotka-Volterra, float64)."""
+
+
 class Recorded(Adjoint):
     """Exact gradient of the computed solution on its own grid, step by step backwards.
 
@@ -133,7 +138,7 @@ def reverse(program: Program, every: int) -> Engine:
         free = eqx.combine(sums.free, _zeros(fixed))
         return (sums.y, sums.t0, sums.t1), jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), free)
 
-    return in_blocks(engine, program.width)
+    return in_blocks(engine, min(program.width, _BACK_WIDTH))
 
 
 def _walk(back: Back, used: Array, every: int, redo: Any, undo: Any, sums: Sums) -> Sums:

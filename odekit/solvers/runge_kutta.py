@@ -80,7 +80,7 @@ class RungeKutta(Method):
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
         """Take one step; the derivative at its end is the first stage of the next."""
         ks = self._stages(problem, t, dt, y, carry)
-        y1 = problem.fence(lambda: axpy(y, dt, self.b, ks), y)
+        y1 = problem.combine(y, dt, self.b, ks)
         k1 = problem(t + dt, y1)
         err = None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
         return Step(y1, err, k1)
@@ -97,7 +97,7 @@ class RungeKutta(Method):
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
         ks = [k0]
         for a_i, c_i in zip(self.a, self.c[1:], strict=True):
-            y_i = problem.fence(lambda row=a_i: axpy(y, dt, row, ks), y)
+            y_i = problem.combine(y, dt, a_i, ks)
             ks.append(problem(t + c_i * dt, y_i))
         return ks
 
