@@ -10,7 +10,7 @@ from odekit.samplers.multistep import multistep, step_orders, weights_by_age
 from odekit.samplers.weights import exponential_moments, polynomial_weights
 from odekit.schedules import Schedule
 
-_SOURCE = "Lu et al., DPM-Solver++ (arXiv 2211.01095), algorithm 2 and appendix"
+_SOURCE = "Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095)"
 
 
 def dpmpp(
@@ -46,7 +46,7 @@ def dpmpp(
         >>> dpmpp(FlowMatching(), [1.0, 0.6, 0.3, 0.0]).evals.shape
         (3, 1, 2)
 
-    Source: Lu et al., DPM-Solver++ (arXiv 2211.01095).
+    Source: Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095).
     """
     if order not in (1, 2, 3):
         raise ValueError(f"`order` is {order!r}; it must be 1, 2 or 3.")

@@ -47,13 +47,14 @@ class GaussianMixture(eqx.Module):
 
     def __init__(self, weights: Any, means: Any, stds: Any, schedule: Schedule):
         self.weights, self.means, self.stds = (jnp.asarray(a, float) for a in (weights, means, stds))
+        shapes = self.weights.shape, self.means.shape, self.stds.shape
+        if len(shapes[1]) != 2 or shapes[0] != shapes[1][:1] or shapes[2] not in (shapes[0], shapes[1]):
+            found = ", ".join(map(str, shapes))
+            raise ValueError(
+                f"`weights`, `means`, `stds` have shapes {found}; they must be (K,), (K, d), (K,) or (K, d)."
+            )
         if self.stds.ndim == 1:
             self.stds = jnp.broadcast_to(self.stds[:, None], self.means.shape)
-        if self.means.ndim != 2 or self.stds.shape != self.means.shape or self.weights.shape != self.means.shape[:1]:
-            shapes = f"{self.weights.shape}, {self.means.shape} and {self.stds.shape}"
-            raise ValueError(
-                f"`weights`, `means` and `stds` have shapes {shapes}; they must be (K,), (K, d) and (K, d)."
-            )
         self.schedule = schedule
 
     def _posterior(self, x: Array, t: Scalar) -> tuple[Array, ...]:

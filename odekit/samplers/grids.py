@@ -116,7 +116,8 @@ def time_grid(
         spacing: uniform in "time", in "logsnr" (lam), in the square root of time ("quadratic"), or in
             `(sigma/alpha)**(1/rho)` ("karras").
         start: first time; None for the schedule's own.
-        end: last time; "min" for the schedule's own; "zero" for n times down to the schedule's own and then 0.
+        end: last time; "min" for the schedule's own; "zero" for n times down to the schedule's own and then 0
+            (the same where the schedule's own is 0).
         rho: the exponent of "karras".
 
     Returns:
@@ -138,8 +139,11 @@ def time_grid(
         raise ValueError(f"`end` is {end!r}; it must be a time, 'min' or 'zero'.")
     first = schedule.t_start if start is None else start
     last = schedule.t_end if isinstance(end, str) else end
-    ts = _spaced(schedule, np.linspace(0.0, 1.0, n + (end != "zero")), first, last, spacing, rho)
-    return np.append(ts, 0.0) if end == "zero" else ts
+    to_zero = end == "zero" and last != 0
+    ts = _spaced(schedule, np.linspace(0.0, 1.0, n + (not to_zero)), first, last, spacing, rho)
+    ts[-1] = last  # both ends exactly, without the rounding of an inverse
+    ts[0] = first
+    return np.append(ts, 0.0) if to_zero else ts
 
 
 def _spaced(schedule: Schedule, u: np.ndarray, first: float, last: float, spacing: str, rho: float) -> np.ndarray:
@@ -157,8 +161,4 @@ def _spaced(schedule: Schedule, u: np.ndarray, first: float, last: float, spacin
         lam = -rho * np.log(level[0] + u * (level[1] - level[0]))
     else:
         lam = lam[0] + u * (lam[1] - lam[0])
-    ts = np.asarray(schedule.t_of_lam(lam))
-    ts[0] = first  # exactly, without the rounding of the inverse
-    if len(ts) > 1:
-        ts[-1] = last
-    return ts
+    return np.asarray(schedule.t_of_lam(lam))

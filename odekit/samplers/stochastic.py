@@ -6,7 +6,7 @@ import numpy as np
 
 from odekit.loops.table import SamplerTable
 from odekit.samplers.grids import Grid, on_grid
-from odekit.samplers.multistep import corrected_multistep, multistep, ramp, step_orders, weights_by_age
+from odekit.samplers.multistep import corrected_multistep, multistep, step_orders, weights_by_age
 from odekit.samplers.weights import exponential_moments, polynomial_weights
 from odekit.schedules import Schedule
 
@@ -61,9 +61,9 @@ def sa(
     keep, noise = grid.keep * fading, None
     if np.any(tau != 0):
         grid.need_descent("tau")
-        variance = 1 - fading**2
+        noisy, variance = tau2 > 0, 1 - fading**2
         # the square root has no derivative at the zero variance of a step without noise
-        noise = grid.sigma[1:] * grid.xp.sqrt(grid.xp.where(variance > 0, variance, 1.0)) * (variance > 0)
+        noise = grid.sigma[1:] * grid.xp.where(noisy, grid.xp.sqrt(grid.xp.where(noisy, variance, 1.0)), 0.0)
     moments = _moments(grid, keep, 1 + tau2)
     about = {"view": "data", "name": f"sa{order}", "source": _SOURCE}
 
@@ -85,7 +85,7 @@ def sa(
         first, newest, *older = polynomial_weights(offsets, moments(start, nodes))
         return [newest, first, *older]
 
-    fixes = np.concatenate([[0], np.minimum(np.minimum(corrector, ramp(grid.n, 3)[:-1] + 1), orders[1:] + 1)])
+    fixes = np.append(0, np.minimum(corrector, step_orders(grid, 4, lower_order_final)[:-1] + 1))
     if grid.starts_at_zero and grid.n > 1:
         fixes[1] = 1  # an infinite step in lam cannot be interpolated: it stays as predicted
     return corrected_multistep(grid, keep, ages, weights_by_age(grid, fixes, correct, depth), noise, **about)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 # 40 nodes integrate exp(-z (1 - x)) x**k to rounding for z up to about 60.
-_NODES, _WEIGHTS = (a.tolist() for a in np.polynomial.legendre.leggauss(40))
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
 def exponential_moments(xp: ModuleType, z: Any, count: int) -> list:
-    """Return `z int_0^1 exp(-z (1-x)) x**k dx` for k=0..count-1, shaped like z: by quadrature, so nothing cancels."""
-    x = [(1 + node) / 2 for node in _NODES]
-    terms = [(0.5 * w * z * xp.exp(-z * (1 - x_i)), x_i) for w, x_i in zip(_WEIGHTS, x, strict=True)]
-    return [sum(value * x_i**k for value, x_i in terms) for k in range(count)]
+    """Return `z int_0^1 exp(-z (1-x)) x**k dx` for k=0..count-1, z of shape (R,): by quadrature, so nothing cancels."""
+    x, w = (xp.asarray(a, z.dtype)[None, :] for a in ((1 + _NODES) / 2, _WEIGHTS / 2))
+    decay = w * z[:, None] * xp.exp(-z[:, None] * (1 - x))
+    return [xp.sum(decay * x**k, axis=1) for k in range(count)]
 
 
 def polynomial_weights(offsets: Sequence[Any], moments: Sequence[Any]) -> list:

@@ -1,0 +1,85 @@
+"""Sampling problems whose exact answers are known, and two runners of tables that share no code with the package."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import norm
+
+from odekit.samplers import Denoiser, GaussianMixture
+from odekit.schedules import EDM, FlowMatching, VPLinear
+
+GOLDEN = Path(__file__).parent / "golden" / "sampling_references.json"
+VP, FM, VE = VPLinear(), FlowMatching(), EDM()
+ENDS = {"VP": (VP, 1.0, 1e-3), "FM": (FM, 1.0, 0.0), "VE": (VE, 80.0, 0.002), "FM inner": (FM, 0.999, 0.02)}
+"""Name: schedule, first and last time of the probability flow whose end points are in the golden file."""
+
+
+def mixture(schedule):
+    """Three isotropic components in the plane."""
+    means, stds = [[-1.2, -0.5], [1.0, 0.3], [0.1, 1.4]], [0.30, 0.40, 0.25]
+    return GaussianMixture([0.3, 0.5, 0.2], means, stds, schedule)
+
+
+def toy(schedule, predicts="noise"):
+    """A small nonlinear network, quick to compile."""
+    return Denoiser(lambda x, t, cond: jnp.tanh(x + t.astype(x.dtype)), schedule, predicts)
+
+
+def starts(case="FM"):
+    """(64, 2) unit normals by quasi-random numbers, scaled for variance-exploding paths."""
+    p = 1.32471795724474602596
+    z = norm.ppf(np.mod(0.5 + np.arange(1, 65)[:, None] * np.array([1 / p, 1 / p**2]), 1))
+    return 80.0 * z if case == "VE" else z
+
+
+def ends(case):
+    """(64, 2) where the probability flow takes `starts(case)`."""
+    return np.array(json.loads(GOLDEN.read_text())[case])
+
+
+def run_by_hand(table, view, x, z):
+    """Run a table in NumPy: `view(x, t)` is the prediction, `z[k]` the noise of row k."""
+    states, evals, t = (np.asarray(leaf) for leaf in (table.states, table.evals, table.t))
+    slots, depth = [x] * states.shape[1], evals.shape[2]
+    ring = [np.zeros_like(x)] * depth
+    for k in range(len(t)):
+        ring[k % depth] = view(slots[0], t[k])
+        slots = [
+            sum(c * u for c, u in zip(states[k, a], slots, strict=True))
+            + sum(c * f for c, f in zip(evals[k, a], ring, strict=True))
+            + (0.0 if table.noise is None else np.asarray(table.noise)[k, a] * z[k])
+            for a in range(len(slots))
+        ]
+    return slots[0]
+
+
+def law_error(table, schedule, mean=0.5, std=0.25):
+    """Wasserstein distance of what a table samples from the exact marginal, for Gaussian data, without sampling.
+
+    The data prediction is affine in the state, so the state can be carried as coefficients of
+    (1, first normal, the normal of row 0, of row 1 ...), of which the law is read off.
+    """
+    n = table.nfe
+    one, t0, t1 = np.eye(n + 2)[0], float(table.t[0]), float(table.t_state[-1])
+
+    def data(x, t):
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
+        return mean * one + gain * (x - alpha * mean * one)
+
+    def marginal(t):
+        return schedule.alpha(t) * mean, np.hypot(schedule.alpha(t) * std, schedule.sigma(t))
+
+    x = np.zeros(n + 2)
+    x[:2] = marginal(t0)
+    end = run_by_hand(table, data, x, np.eye(n + 2)[2:])
+    want = marginal(t1)
+    return np.hypot(end[0] - want[0], np.linalg.norm(end[1:]) - want[1])
+
+
+def agrees(value, printed):
+    """Whether `value` is `printed`, a number given to three digits; half a unit of the last, and a breath for ties."""
+    unit = 10.0 ** (np.floor(np.log10(abs(printed))) - 2)
+    return abs(value - printed) <= 0.505 * unit

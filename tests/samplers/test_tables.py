@@ -1,0 +1,188 @@
+"""What holds for every table, whatever its formula."""
+
+import importlib
+import inspect
+import operator
+import pkgutil
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases_sampling import FM, VE, VP, law_error, mixture, run_by_hand, starts, toy
+
+from odekit import samplers
+from odekit.loops.table import SamplerTable, run_table
+from odekit.samplers import TABLES, Denoiser, adams, ddim, dpmpp, euler, heun, sa, sample, time_grid
+from odekit.schedules import Schedule, VPCosine
+
+VARIANTS = {  # every builder, in each of its forms
+    "adams2": lambda s, ts: adams(s, ts, 2),
+    "adams3": lambda s, ts: adams(s, ts, 3),
+    "ddim": ddim,
+    "ddim eta": lambda s, ts: ddim(s, ts, 0.5),
+    "dpmpp1": lambda s, ts: dpmpp(s, ts, 1),
+    "dpmpp2": lambda s, ts: dpmpp(s, ts, 2, lower_order_final=True),
+    "dpmpp3": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True),
+    "dpmpp3 compat": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True, compat=True),
+    "euler": euler,
+    "heun": lambda s, ts: heun(s, ts, euler_at_final=True),
+    "heun full": lambda s, ts: heun(s, ts, euler_at_final=False),
+    "sa3": lambda s, ts: sa(s, ts, 3, lower_order_final=True),
+    "sa3c4": lambda s, ts: sa(s, ts, 3, corrector=4, lower_order_final=True),
+    "sa2c2 ode": lambda s, ts: sa(s, ts, 2, corrector=2, tau=0.0, lower_order_final=True),
+}
+every = pytest.mark.parametrize("name", VARIANTS)
+KEY = jax.random.key(3)
+
+
+def key_for(table):
+    return None if table.noise is None else KEY
+
+
+def test_every_builder_is_registered():
+    found = set()
+    for module in pkgutil.iter_modules(samplers.__path__, "odekit.samplers."):
+        for name, fn in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
+            returns = fn.__annotations__.get("return")
+            if (
+                not name.startswith("_")
+                and returns is SamplerTable
+                and next(iter(fn.__annotations__.values())) is Schedule
+            ):
+                found.add(fn)
+    assert found == set(TABLES)
+    assert all(getattr(samplers, fn.__name__) is fn and fn.__name__ in samplers.__all__ for fn in TABLES)
+
+
+def test_every_builder_has_a_variant_here():
+    built = {build(VP, [1.0, 0.5, 0.1]).name.rstrip("123") for build in VARIANTS.values()}
+    assert built == {build.__name__ for build in TABLES}
+
+
+@every
+def test_tables_are_cited(name):
+    table = VARIANTS[name](VP, time_grid(VP, 4))
+    assert table.name
+    assert any(year in table.source for year in map(str, range(1768, 2027)))
+
+
+@every
+def test_the_loop_is_the_definition(name):
+    """The scan against NumPy, with the noise that key and row number define."""
+    table, model, x = VARIANTS[name](VP, time_grid(VP, 6, "logsnr")), mixture(VP), starts()
+    z = [jax.random.normal(jax.random.fold_in(KEY, k), x.shape) for k in range(table.nfe)]
+    want = run_by_hand(table, lambda x, t: np.asarray(getattr(model, table.view)(jnp.asarray(x), t)), x, z)
+    got = sample(model, table, jnp.asarray(x), key=key_for(table))
+    np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
+
+
+@every
+def test_row_by_row_is_the_same_to_the_bit(name):
+    table, model, x = VARIANTS[name](FM, time_grid(FM, 5)), toy(FM), jnp.asarray(starts())
+    state = table.init(x)
+    for k in range(table.nfe):
+        state = table.step(model, k, state, key_for(table))
+    np.testing.assert_array_equal(state.slots[0], sample(model, table, x, key=key_for(table)))
+
+
+@every
+def test_trajectory(name):
+    table, model, x = VARIANTS[name](VP, time_grid(VP, 5)), toy(VP), jnp.asarray(starts())
+    seen = sample(model, table, x, key=key_for(table), trajectory=True)
+    assert seen.shape == (table.nfe + 1, *x.shape)
+    assert table.t_state.shape == (table.nfe + 1,)
+    np.testing.assert_array_equal(seen[0], x)
+    np.testing.assert_array_equal(seen[-1], sample(model, table, x, key=key_for(table)))
+    np.testing.assert_array_equal(table.t_state[:-1], table.t)
+    assert table.t_state[-1] == 1e-3
+
+
+@every
+def test_a_known_point_is_reproduced_exactly(name):
+    """Data at one point has a constant data prediction: every table in that view samples its noisy law exactly."""
+    table = VARIANTS[name](VP, time_grid(VP, 6, "logsnr"))
+    if table.view == "data":
+        assert law_error(table, VP, std=0.0) < 1e-14
+    else:  # and in the velocity view, tables are exact where the velocity is constant
+        table = VARIANTS[name](FM, time_grid(FM, 6, "quadratic"))
+        x, constant = starts(), np.array([[0.3, -2.0]])
+        np.testing.assert_allclose(run_by_hand(table, lambda x, t: constant, x, None), x - constant, rtol=1e-13)
+
+
+@every
+def test_float32(name):
+    for schedule, case in ((VP, "VP"), (FM, "FM")):
+        table, model = VARIANTS[name](schedule, time_grid(schedule, 8)), mixture(schedule)
+        if table.noise is not None:
+            continue
+        x = jnp.asarray(starts(case))
+        single = sample(model, table, x.astype(jnp.float32))
+        assert single.dtype == jnp.float32
+        np.testing.assert_allclose(single, sample(model, table, x), atol=1e-5)
+
+
+@every
+def test_a_last_point_without_noise(name):
+    for schedule, ts in ((VE, time_grid(VE, 6, "karras", end="zero")), (FM, time_grid(FM, 6, "logsnr"))):
+        if name == "heun full" and schedule is VE:
+            continue  # asks for a velocity where only a network that predicts it has one
+        table = VARIANTS[name](schedule, ts)
+        x = schedule.sigma(ts[0]) * jnp.asarray(starts())
+        assert jnp.all(jnp.isfinite(sample(mixture(schedule), table, x, key=key_for(table))))
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp2", "dpmpp3", "sa2c2 ode"])
+def test_samplers_in_lam_do_not_depend_on_the_schedule(name):
+    """On one grid in lam, x / alpha is the same whatever the schedule."""
+    lam, scaled = np.linspace(-4.0, 4.0, 9), []
+    for schedule in (VP, VPCosine(), FM, VE):
+        ts = schedule.t_of_lam(lam)
+        alpha = schedule.alpha(ts)
+        x = np.exp(4.0) * alpha[0] * starts()
+        got = sample(mixture(schedule), VARIANTS[name](schedule, ts), jnp.asarray(x))
+        scaled.append(np.asarray(got) / alpha[-1])
+    for other in scaled[1:]:
+        np.testing.assert_allclose(other, scaled[0], rtol=1e-9, atol=1e-9)
+
+
+@every
+def test_tables_of_a_traced_grid_are_the_same_numbers(name):
+    ts = time_grid(VP, 6)
+    want, got = VARIANTS[name](VP, ts), jax.jit(lambda ts: VARIANTS[name](VP, ts))(ts)
+    for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
+
+
+@every
+def test_gradients_reach_grid_and_numbers(name):
+    x, ts = jnp.asarray(starts()[:4]), jnp.asarray(time_grid(VP, 4))
+    run = lambda table: jnp.sum(jnp.sin(run_table(table, toy(VP), x, key_for(table))))  # noqa: E731
+    value_and_slopes = jax.jit(jax.value_and_grad(lambda ts: run(VARIANTS[name](VP, ts))))
+    _, slopes = value_and_slopes(ts)
+    step = 1e-6
+    for k in (1, 3):
+        bump = jnp.zeros(5).at[k].set(step)
+        central = (value_and_slopes(ts + bump)[0] - value_and_slopes(ts - bump)[0]) / (2 * step)
+        np.testing.assert_allclose(slopes[k], central, rtol=2e-6, atol=1e-8)
+
+    table = VARIANTS[name](VP, np.asarray(ts))
+    value_and_slopes = jax.jit(jax.value_and_grad(run))
+    _, slopes = value_and_slopes(table)
+    for field in ("states", "evals", "noise") if table.noise is not None else ("states", "evals"):
+        leaf, where = getattr(table, field), np.argwhere(getattr(table, field))[-1]
+        where, get = tuple(where), operator.attrgetter(field)
+        up, down = (value_and_slopes(eqx.tree_at(get, table, leaf.at[where].add(by)))[0] for by in (step, -step))
+        np.testing.assert_allclose(get(slopes)[where], (up - down) / (2 * step), rtol=2e-6, atol=1e-8)
+
+
+def test_pytree_states_are_sampled_leaf_by_leaf():
+    def fn(x, t, cond):
+        return jax.tree.map(lambda leaf: jnp.tanh(leaf) * t.astype(leaf.dtype), x)
+
+    model, table = Denoiser(fn, VP, "data"), VARIANTS["sa2c2 ode"](VP, time_grid(VP, 5))
+    x = {"a": jnp.asarray(starts()[:3]), "b": jnp.asarray(starts()[3:8, 0])}
+    got = sample(model, table, x)
+    for name, leaf in x.items():
+        np.testing.assert_allclose(got[name], sample(model, table, leaf), rtol=1e-13)
