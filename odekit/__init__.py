@@ -17,6 +17,7 @@ from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.stochastic import EulerMaruyama
 from odekit.solvers.tableaus import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
+from odekit.stepping import State, finish, init, step
 
 __version__ = "0.1.0"
 
@@ -43,10 +44,13 @@ __all__ = [
     "SemiLinear",
     "Solution",
     "SolveError",
+    "State",
     "Tsit5",
     "adjoint",
     "check",
+    "finish",
     "guided",
+    "init",
     "learn",
     "load",
     "neural",
@@ -55,5 +59,6 @@ __all__ = [
     "save",
     "schedules",
     "solve",
+    "step",
     "time_grid",
 ]

@@ -69,17 +69,15 @@ class PID(eqx.Module):
         return tuple(jnp.zeros_like(t, jnp.float32) for _ in range(depth))
 
     def __call__(self, order: int, err: PyTree, y0: PyTree, y1: PyTree, memory: PyTree) -> tuple[Array, Array, PyTree]:
-        """Return whether the step is accepted, the factor on its length (float32), and the new memory.
+        """Return whether the step is accepted, the factor on its length (float32, NaN like the error), the new memory.
 
-        A non-finite error is a rejection; nothing else decides acceptance.
+        An error that is not a number is a rejection; nothing else decides acceptance.
         """
         square = error_square(err, y0, y1, self.rtol, self.atol)
-        finite = jnp.isfinite(square)
-        ok = finite & (square <= 1)
+        ok = square <= 1
         log_e = 0.5 * jnp.log(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
         exponent = sum(-b / order * e for b, e in zip(self.gains, (log_e, *memory), strict=False) if b)
         factor = jnp.clip(self.safety * jnp.exp(exponent), self.factor_min, self.factor_max)
-        factor = jnp.where(finite, factor, self.factor_min)
         if memory:
             memory = tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory[:-1]), memory, strict=True))
         return ok, factor, memory

@@ -30,7 +30,9 @@ def sampler_figure(
     errors: Mapping[str, Sequence[float]],
     distances: Mapping[str, Sequence[float]],
     floor: float,
-    rows: Mapping[str, np.ndarray],
+    real: np.ndarray,
+    fine: np.ndarray,
+    ends: Mapping[str, np.ndarray],
 ) -> None:
     """Draw quality against network evaluations in two panels, and below them what the samplers make of equal noise.
 
@@ -40,25 +42,34 @@ def sampler_figure(
         errors: (B,) root mean square errors to the fine solution by sampler; the learned one last.
         distances: (B,) distances to held-out data by sampler.
         floor: the distance of the fine solution itself.
-        rows: (n, height, width) images in [-1, 1] by label; column i starts from the same noise in every row.
+        real: (n, height, width) images of the data in [-1, 1].
+        fine: (n, height, width) images of the fine solution.
+        ends: (n, height, width) images by sampler at the lowest budget; column i starts from the same noise in each.
     """
     from matplotlib.figure import Figure
     from matplotlib.style import context
 
+    *_, last = ends
+    first, *_ = ends
+    few = f"{budgets[0]} evaluations"
+    samples = {"real digits": real, "fine solution": fine, last: ends[last], first: ends[first]}
+    changes = {name: images - fine for name, images in ends.items()}
     with context(STYLE):
-        figure = Figure(figsize=(7.2, 7.0), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1.0, 1.08))
+        figure = Figure(figsize=(7.2, 7.6), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.02, hspace=0.0)
+        top, middle, bottom = figure.subfigures(3, 1, height_ratios=(3.3, 0.2 + 0.5 * 4, 0.2 + 0.5 * len(ends)))
         left, right = top.subplots(1, 2)
         _curves(left, budgets, errors, "root mean square error")
+        left.set_yscale("log")
         left.set_title("(a)  distance to the fine solution")
         _curves(right, budgets, distances, "Fréchet distance of pixels")
         right.axhline(floor, color="black", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        place = {"xy": (0.02, floor), "xycoords": ("axes fraction", "data"), "xytext": (0, 3)}
-        right.annotate("fine solution", textcoords="offset points", fontsize=8, **place)
+        right.plot([], [], color="black", linewidth=0.9, linestyle=(0, (4, 3)), label="fine solution")
         right.set_title("(b)  distance to held-out digits")
-        handles, labels = left.get_legend_handles_labels()
-        top.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=1.6, columnspacing=1.2)
-        _images(bottom, rows)
+        handles, labels = right.get_legend_handles_labels()
+        right.legend(handles, labels, loc="upper right", fontsize=8, handlelength=2.2, labelspacing=0.35)
+        _strips(middle, f"(c)  digits: learned and {first} rows after {few}, from equal noise", samples, "gray_r", 1.0)
+        _strips(bottom, f"(d)  difference to the fine solution after {few}", changes, "RdBu_r", 0.5)
         figure.savefig(path)
 
 
@@ -75,22 +86,19 @@ def _curves(axes: Any, budgets: Sequence[int], values: Mapping[str, Sequence[flo
             linewidth=2.2 if strong else 1.2,
             zorder=3 if strong else 2,
         )
-    axes.set_yscale("log")
     axes.set_xticks(budgets)
     axes.set_xlabel("network evaluations")
     axes.set_ylabel(label)
 
 
-def _images(figure: Any, rows: Mapping[str, np.ndarray]) -> None:
-    axes = figure.subplots(len(rows), 1)
-    figure.suptitle("(c)  digits from equal noise, column by column", x=0.01, ha="left", fontsize=10)
-    for axis, (label, images) in zip(axes, rows.items(), strict=True):
-        n, height, width = images.shape
-        strip = np.ones((height, n * (width + 1) - 1))  # one white pixel between images
-        for i, image in enumerate(images):
-            strip[:, i * (width + 1) : i * (width + 1) + width] = -image
-        axis.imshow(strip, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+def _strips(figure: Any, title: str, rows: Mapping[str, np.ndarray], colours: str, limit: float) -> None:
+    """Draw one strip of images per label, one empty pixel between images."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    for axis, (label, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+        padded = np.pad(np.asarray(images, float), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
+        strip = np.concatenate(list(padded), axis=1)
+        axis.imshow(strip, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8.5)
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         for spine in axis.spines.values():

@@ -58,6 +58,28 @@ def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
     return arrays, static
 
 
+def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]:
+    """Return `fn(free, t, y)` and `free`: the problem as a function of every array it reads, closed-over ones included.
+
+    The problem is traced once, here; every stage evaluates what was traced.
+    """
+    leaves, static = split((problem, args), numbers=True)
+
+    def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
+        own_problem, own_args = static.join(leaves)
+        return own_problem(t, y, own_args)
+
+    traced, shape = jax.make_jaxpr(flat, return_shape=True)(leaves, t, y)
+    errors.check_field(y, shape)
+    structure = jax.tree.structure(shape)
+
+    def fn(free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
+        out = jax.core.eval_jaxpr(traced.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
+        return jax.tree.unflatten(structure, out)
+
+    return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
+
+
 class Spec(NamedTuple):
     """The static half of a request; equal ones share one compilation."""
 

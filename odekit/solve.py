@@ -1,5 +1,6 @@
 """The front door: check, convert, bind, pick the loop and the adjoint, wrap up."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit import errors
+from odekit import errors, stepping
 from odekit.adjoint.base import Adjoint
 from odekit.control import PID
 from odekit.loops import fixed, saving
@@ -16,7 +17,7 @@ from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.brownian import increments
 from odekit.loops.engine import Free, Last, Program, block_width
 from odekit.problem import SDE, Bound, Lifted
-from odekit.request import Arrays, Request, Spec, check_order, prepare, split
+from odekit.request import Arrays, Request, Spec, check_order, close, prepare, split
 from odekit.solution import SaveAt, Solution, check
 from odekit.solvers.base import Method
 from odekit.typing import PyTree, Scalar
@@ -42,7 +43,7 @@ def solve(
     key: Array | None = None,
     max_steps: int | None = None,
     throw: bool | str = True,
-    progress: Any = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Solution:
     """Integrate a problem from t0 to t1, adaptively or on a fixed grid.
 
@@ -73,8 +74,8 @@ def solve(
         max_steps: most attempts of an adaptive solve; default 4096. A recorded solve sets aside memory for each.
         throw: whether a failing lane raises on the host after the compiled call; inside `jit` nothing can raise, and
             the code is in `sol.result`, unless this is "traced".
-        progress: None or False for silence, True for one line of text that follows t, or a function of (t, steps);
-            eager single solves only.
+        progress: None, or `progress(done, total, note)`, such as `odekit.progress.Bar("solve")`, called on the host
+            between pieces of an eager adaptive solve that saves only its end.
 
     Returns:
         The solution: `ts`, `ys`, `y1`, `t1`, `result`, `stats`.
@@ -96,12 +97,25 @@ def solve(
         problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
         dt0=dt0, saveat=saveat, adjoint=adjoint, key=key, max_steps=max_steps,
     )  # fmt: skip
-    sol = run(request.spec, request.arrays)
+    sol = run(*request) if progress is None else _watched(problem, request, args, progress)
     if throw == "traced":
         failed = sol.result != errors.Result.SUCCESS
         return eqx.error_if(sol, failed, "A solve did not reach t1; look at `sol.result` with `throw=False`.")
     known = not any(isinstance(x, jax.core.Tracer) for x in (sol.result, sol.t1))
     return check(sol) if throw and known else sol
+
+
+def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[int, int, str], None]) -> Solution:
+    """Run by pieces of 256 steps, and tell `progress` the thousandths of the interval that are done."""
+    spec, arrays = request
+    if spec.n_steps is not None or spec.keep_rows or isinstance(arrays.t1, jax.core.Tracer):
+        raise ValueError("`progress` was given; it needs an eager adaptive solve that saves only its end: drop it.")
+    state = stepping.begin(spec, arrays)
+    while int(state.result) == errors.Result.UNFINISHED:
+        state = stepping.step(problem, state, n=256, args=args)
+        share = float((state.t - state.t0) / (state.t1 - state.t0))
+        progress(int(1000 * share), 1000, f"t={float(state.t):.4g}, {int(state.lanes.accepted)} steps")
+    return stepping.finish(state, throw=False)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -149,28 +163,6 @@ def _fixed(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, method: Metho
         return Bound(*static.join(free), shapes)
 
     return _wrap(spec, arrays, raw, rows, bind, leaves, method, args, starts=1)
-
-
-def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]:
-    """Return `fn(free, t, y)` and `free`: the problem as a function of every array it reads, closed-over ones included.
-
-    The problem is traced once, here; every stage evaluates what was traced.
-    """
-    leaves, static = split((problem, args), numbers=True)
-
-    def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
-        own_problem, own_args = static.join(leaves)
-        return own_problem(t, y, own_args)
-
-    traced, shape = jax.make_jaxpr(flat, return_shape=True)(leaves, t, y)
-    errors.check_field(y, shape)
-    structure = jax.tree.structure(shape)
-
-    def fn(free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
-        out = jax.core.eval_jaxpr(traced.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
-        return jax.tree.unflatten(structure, out)
-
-    return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
 
 
 def _wrap(

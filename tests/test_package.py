@@ -24,7 +24,7 @@ LAYERS = (
     ("loops",),
     ("solvers",),
     ("adjoint",),
-    ("request", "solve"),
+    ("request", "solve", "stepping"),
     ("samplers",),
     ("learn",),
     ("neural",),

@@ -163,13 +163,16 @@ def _accumulate(s: Array, low: Array, h: Array) -> tuple[Array, Array]:
     return total, step - (total - s)
 
 
-def advance(loop: Loop, lanes: Lanes, max_steps: Array | int) -> Lanes:
-    """Run every lane to its end, or the shared counter to `max_steps`."""
+def advance(loop: Loop, lanes: Lanes, max_steps: Array | int, target: Array | None = None) -> Lanes:
+    """Run every lane to its end, or to `target` accepted steps, or the shared counter to `max_steps`."""
+
+    def live(lanes: Lanes) -> Array:
+        return lanes.live if target is None else lanes.live & (lanes.accepted < target)
 
     def going(lanes: Lanes) -> Array:
-        return jnp.any(lanes.live) & (lanes.n < max_steps)
+        return jnp.any(live(lanes)) & (lanes.n < max_steps)
 
-    return lax.while_loop(going, lambda lanes: attempt(loop, lanes, lanes.live)[0], lanes)
+    return lax.while_loop(going, lambda lanes: attempt(loop, lanes, live(lanes))[0], lanes)
 
 
 def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[Lanes, Rows]:

@@ -53,8 +53,10 @@ class Program(NamedTuple):
     def loop(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> Loop:
         """Return the loop over `lanes` lanes."""
         free = lanes_last(free, flags)
-        count = len(jax.tree.leaves(free.field))
-        control = self.control(jax.tree.map(lambda x: x[..., None] if x.ndim else x, free.control))
+        count, bounds = len(jax.tree.leaves(free.field)), jax.tree.leaves(free.control)
+        shared = [not flag and x.ndim > 0 for x, flag in zip(bounds, flags[len(flags) - len(bounds) :], strict=True)]
+        bounds = [x[..., None] if alike else x for x, alike in zip(bounds, shared, strict=True)]
+        control = self.control(jax.tree.unflatten(jax.tree.structure(free.control), bounds))
         return Loop(
             method=self.method(free.method),
             control=control,
@@ -73,6 +75,26 @@ class Program(NamedTuple):
 
         return in_blocks(engine, self.width)
 
+    def begin(self) -> Engine:
+        """Return the engine that stops before the first step, with the loop's own state."""
+
+        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Lanes, tuple[()]]:
+            return unshare(start(self.loop(lanes, flags, last, free), last.y0, last.dt0)), ()
+
+        return in_blocks(engine, self.width)
+
+    def proceed(self) -> Engine:
+        """Return the engine that takes the loop's own state to a number of accepted steps; `last` is `(last, lanes,
+        target)`, with the counter of the lanes one a lane.
+        """
+
+        def engine(lanes: int, flags: tuple[bool, ...], last: PyTree, free: Free) -> tuple[Lanes, tuple[()]]:
+            ends, state, target = last
+            state = state._replace(n=jnp.max(state.n))
+            return unshare(advance(self.loop(lanes, flags, ends, free), state, self.max_steps, target)), ()
+
+        return in_blocks(engine, self.width)
+
     def record(self, every: int = 1) -> Engine:
         """Return the engine that keeps every step, the states only at every `every`-th."""
 
@@ -82,6 +104,11 @@ class Program(NamedTuple):
             return (raw(end), rows), ()
 
         return in_blocks(engine, self.width)
+
+
+def unshare(lanes: Lanes) -> Lanes:
+    """Return the lanes with their shared counter as one a lane."""
+    return lanes._replace(n=jnp.broadcast_to(lanes.n, lanes.accepted.shape))
 
 
 def raw(lanes: Lanes) -> Raw:

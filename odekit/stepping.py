@@ -1,0 +1,209 @@
+"""The adaptive loop in pieces: `init`, `step`, `finish`, over a state of arrays.
+
+They run what `solve` runs, step for step: resuming, streaming, hybrid systems and progress are uses of them.
+"""
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from odekit.control import PID
+from odekit.errors import Result
+from odekit.loops.adaptive import Lanes
+from odekit.loops.engine import Free, Last, Program, block_width
+from odekit.loops.lanes import single
+from odekit.loops.record import Span
+from odekit.problem import as_problem
+from odekit.request import Arrays, Spec, Static, close, prepare, split
+from odekit.solution import Solution, check
+from odekit.solvers.base import Method
+from odekit.typing import PyTree, Scalar
+
+
+class State(eqx.Module):
+    """A solve under way. Every leaf is an array, so that it can be saved, sent and resumed; `vmap` puts axes in front.
+
+    Attributes:
+        lanes: what the loop carries.
+        t0: start of the interval.
+        t1: end of the interval.
+    """
+
+    lanes: Lanes
+    t0: Array
+    t1: Array
+    method_arrays: list[Array]
+    control_arrays: list[Array]
+    method: Static = eqx.field(static=True)
+    control: Static = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+
+    @property
+    def t(self) -> Array:
+        """The time reached."""
+        span = Span.of(self.t0, self.t1)
+        return jnp.where(self.done, self.t1, span.at(self.lanes.clock[..., 0] + self.lanes.clock[..., 1]))
+
+    @property
+    def y(self) -> PyTree:
+        """The state at `t`."""
+        return self.lanes.y
+
+    @property
+    def done(self) -> Array:
+        """Whether t1 is reached."""
+        return self.lanes.clock[..., 2] == 0
+
+    @property
+    def result(self) -> Array:
+        """The code of how it stands: 0 at t1, `UNFINISHED` under way, else why it stopped."""
+        dt = self.lanes.clock[..., 2]
+        under_way = jnp.where(self.lanes.n < self.max_steps, int(Result.UNFINISHED), int(Result.MAX_STEPS))
+        return jnp.where(dt > 0, under_way, -dt.astype(jnp.int32)).astype(jnp.int32)
+
+
+def init(
+    problem: Any,
+    y0: PyTree,
+    t0: Scalar,
+    t1: Scalar,
+    method: Method | None = None,
+    args: PyTree = None,
+    *,
+    rtol: PyTree = 1e-5,
+    atol: PyTree = 1e-6,
+    controller: PID | None = None,
+    dt0: Scalar | None = None,
+    max_steps: int | None = None,
+) -> State:
+    """Return the state of an adaptive solve before its first step.
+
+    Args:
+        problem: as for `solve`.
+        y0: as for `solve`.
+        t0: as for `solve`.
+        t1: as for `solve`.
+        method: as for `solve`.
+        args: as for `solve`; not kept in the state: give the same to `step`.
+        rtol: as for `solve`.
+        atol: as for `solve`.
+        controller: as for `solve`.
+        dt0: as for `solve`.
+        max_steps: most attempts in all.
+
+    Returns:
+        The state: arrays only, with `t`, `y`, `done` and `result`.
+
+    Raises:
+        ValueError: as `solve` does.
+        TypeError: as `solve` does.
+
+    Example:
+        >>> state = init(lambda t, y, args: -y, 1.0, 0.0, 1.0)
+        >>> float(state.t)
+        0.0
+
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.4.
+    """
+    request = prepare(
+        problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, dt0=dt0, max_steps=max_steps
+    )
+    return begin(request.spec, request.arrays)
+
+
+def step(problem: Any, state: State, *, n: int = 64, args: PyTree = None) -> State:
+    """Return the state at most `n` accepted steps later; at t1, or once it has failed, it stays as it is.
+
+    Steps are those that one `solve` would take, to the bit: a pause shortens none.
+
+    Args:
+        problem: the one given to `init`.
+        state: from `init` or `step`.
+        n: most accepted steps; a new number doesn't compile again.
+        args: the ones given to `init`.
+
+    Returns:
+        The state after the steps.
+
+    Raises:
+        TypeError: the vector field doesn't fit the state.
+
+    Example:
+        >>> state = step(lambda t, y, args: -y, init(lambda t, y, args: -y, 1.0, 0.0, 1.0))
+        >>> bool(state.done)
+        True
+
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.4.
+    """
+    bundle, static = split((as_problem(problem), args), numbers=True)
+    return _proceed(static, bundle, state, jnp.asarray(n, jnp.int32))
+
+
+def finish(state: State, *, throw: bool = True) -> Solution:
+    """Return the solution as it stands: its end is the last accepted step.
+
+    Args:
+        state: from `init` or `step`.
+        throw: whether a failed solve raises (outside of `jit`); one that is under way never does.
+
+    Returns:
+        The same `Solution` that one `solve` returns once t1 is reached.
+
+    Raises:
+        SolveError: the solve has failed.
+
+    Example:
+        >>> finish(init(lambda t, y, args: -y, 1.0, 0.0, 1.0)).message()
+        'The solve stopped at t=0: it was not run to t1; call step again.'
+
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.4.
+    """
+    lanes, method = state.lanes, state.method.join(state.method_arrays)
+    t, result = state.t, state.result
+    sol = Solution(
+        ts=t[..., None],
+        ys=jax.tree.map(lambda y: jnp.expand_dims(y, t.ndim), lanes.y),
+        y1=lanes.y,
+        t1=t,
+        result=result,
+        stats={
+            "accepted": lanes.accepted,
+            "rejected": lanes.n - lanes.accepted,
+            "evaluations": 1 + lanes.n * method.stages,
+        },
+        method=method.name,
+    )
+    known = not any(isinstance(x, jax.core.Tracer) for x in (result, t))
+    under_way = known and bool(jnp.all((result == Result.UNFINISHED) | (result == Result.SUCCESS)))
+    return check(sol) if throw and known and not under_way else sol
+
+
+@partial(jax.jit, static_argnums=0)
+def begin(spec: Spec, arrays: Arrays) -> State:
+    """Return the state before the first step of a checked request."""
+    problem, args, controller = spec.bundle.join(arrays.bundle)
+    fn, free = close(problem, arrays.t0, arrays.y0, args)
+    control_arrays, control = split(controller, numbers=True)
+    control_arrays = [jnp.asarray(x) for x in control_arrays]
+    program = _program(fn, spec.method, control, spec.max_steps, arrays.y0)
+    last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
+    lanes, _ = single(program.begin(), last, Free(free, arrays.method, control_arrays))
+    return State(lanes, arrays.t0, arrays.t1, arrays.method, control_arrays, spec.method, control, spec.max_steps)
+
+
+@partial(jax.jit, static_argnums=0)
+def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State:
+    problem, args = static.join(bundle)
+    fn, free = close(problem, state.t0, state.y, args)
+    program = _program(fn, state.method, state.control, state.max_steps, state.y)
+    last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.lanes.accepted + n)
+    lanes, _ = single(program.proceed(), last, Free(free, state.method_arrays, state.control_arrays))
+    return eqx.tree_at(lambda s: s.lanes, state, lanes)
+
+
+def _program(fn: Any, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
+    return Program(fn, method.join, control.join, max_steps, block_width(y), jax.default_backend() == "cpu")
