@@ -79,7 +79,7 @@ def measure(tol, repeats, compiling, host):
     ends = {name: fn() for name, fn in fns.items()}
     if host:
         slow = {name: partial(make(tol), y0) for name, make in HOST.items()}
-        best |= interleave(slow, 1)
+        best |= interleave(slow, 3)
         ends |= {name: fn() for name, fn in slow.items()}
     return [
         {
