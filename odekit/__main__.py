@@ -33,7 +33,9 @@ def _info(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    files = {path.stem: path for path in sorted(Path("benchmarks").glob("*.py")) if path.stem not in ("harness", "__init__")}
+    files = {
+        path.stem: path for path in sorted(Path("benchmarks").glob("*.py")) if path.stem not in ("harness", "__init__")
+    }
     if not files:
         print("`bench` found no benchmarks folder here; run it from a checkout of odekit.", file=sys.stderr)
         return 2

@@ -24,8 +24,8 @@ class Sizes(NamedTuple):
     """How much work is done."""
 
     width: int = 192
-    flow_steps: int = 3000
-    table_steps: int = 500
+    flow_steps: int = 5000
+    table_steps: int = 800
     paths: int = 640
     batch: int = 64
     tested: int = 2048
@@ -57,8 +57,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     except ImportError as error:
         raise ImportError("the demo needs scikit-learn for its images; install odekit[demo].") from error
     images, labels = load_digits(return_X_y=True)
-    train, held_out = train_test_split(images, test_size=360, random_state=0, stratify=labels)
-    return (train / 8 - 1).astype(np.float32), (held_out / 8 - 1).astype(np.float32)
+    scaled = np.asarray(images, np.float32) / 8 - 1
+    train, held_out = train_test_split(scaled, test_size=360, random_state=0, stratify=labels)
+    return np.asarray(train), np.asarray(held_out)
 
 
 def noise(seed: int, n: int) -> Array:
@@ -84,8 +85,8 @@ def learn_tables(model: Denoiser, sizes: Sizes) -> dict[int, SamplerTable]:
     for n in sizes.budgets:
         start = samplers.euler(model.schedule, time_grid(model.schedule, n))
         tables[n], _ = learn.distill(
-            start, model, x, reference, steps=sizes.table_steps, batch=sizes.batch, every=max(1, sizes.table_steps // 20),
-            progress=Bar(f"      {n:2d} evaluations  "),
+            start, model, x, reference, steps=sizes.table_steps, batch=sizes.batch,
+            every=max(1, sizes.table_steps // 20), progress=Bar(f"      {n:2d} evaluations  "),
         )  # fmt: skip
     return tables
 

@@ -55,9 +55,9 @@ def sampler_figure(
     samples = {"real digits": real, "fine solution": fine, last: ends[last], first: ends[first]}
     changes = {name: images - fine for name, images in ends.items()}
     with context(STYLE):
-        figure = Figure(figsize=(7.2, 7.6), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.02, hspace=0.0)
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=(3.3, 0.2 + 0.5 * 4, 0.2 + 0.5 * len(ends)))
+        heights = (3.1, 0.34 + 0.3 * len(samples), 0.34 + 0.3 * len(ends))  # inches
+        figure = Figure(figsize=(7.2, sum(heights)), layout="constrained")
+        top, middle, bottom = figure.subfigures(3, 1, squeeze=False, height_ratios=heights)[:, 0]
         left, right = top.subplots(1, 2)
         _curves(left, budgets, errors, "root mean square error")
         left.set_yscale("log")
@@ -68,7 +68,13 @@ def sampler_figure(
         right.set_title("(b)  distance to held-out digits")
         handles, labels = right.get_legend_handles_labels()
         right.legend(handles, labels, loc="upper right", fontsize=8, handlelength=2.2, labelspacing=0.35)
-        _strips(middle, f"(c)  digits: learned and {first} rows after {few}, from equal noise", samples, "gray_r", 1.0)
+        _strips(
+            middle,
+            f"(c)  digits; learned and {first} after {few}, from the noise of the fine solution",
+            samples,
+            "gray_r",
+            1.0,
+        )
         _strips(bottom, f"(d)  difference to the fine solution after {few}", changes, "RdBu_r", 0.5)
         figure.savefig(path)
 
@@ -93,8 +99,10 @@ def _curves(axes: Any, budgets: Sequence[int], values: Mapping[str, Sequence[flo
 
 def _strips(figure: Any, title: str, rows: Mapping[str, np.ndarray], colours: str, limit: float) -> None:
     """Draw one strip of images per label, one empty pixel between images."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    for axis, (label, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+    band = 0.3 / (0.34 + 0.3 * len(rows))
+    figure.text(0.01, 1 - 0.04 * band, title, va="top", fontsize=10)
+    for i, (label, images) in enumerate(rows.items()):
+        axis = figure.add_axes((0.165, (len(rows) - 0.85 - i) * band, 0.83, 0.92 * band))
         padded = np.pad(np.asarray(images, float), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
         strip = np.concatenate(list(padded), axis=1)
         axis.imshow(strip, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")

@@ -13,6 +13,7 @@ from odekit import errors, stepping
 from odekit.adjoint.base import Adjoint
 from odekit.control import PID
 from odekit.loops import fixed, saving
+from odekit.loops.lanes import varying
 from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.brownian import increments
 from odekit.loops.engine import Free, Last, Program, block_width
@@ -121,6 +122,7 @@ def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[i
 @partial(jax.jit, static_argnums=0)
 def run(spec: Spec, arrays: Arrays) -> Solution:
     """Run a checked request."""
+    arrays = varying(arrays)
     problem, args, controller = spec.bundle.join(arrays.bundle)
     method = spec.method.join(arrays.method)
     if spec.n_steps is None:

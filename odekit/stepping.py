@@ -15,7 +15,7 @@ from odekit.control import PID
 from odekit.errors import Result
 from odekit.loops.adaptive import Lanes
 from odekit.loops.engine import Free, Last, Program, block_width
-from odekit.loops.lanes import single
+from odekit.loops.lanes import single, varying
 from odekit.loops.record import Span
 from odekit.problem import as_problem
 from odekit.request import Arrays, Spec, Static, close, prepare, split
@@ -185,6 +185,7 @@ def finish(state: State, *, throw: bool = True) -> Solution:
 @partial(jax.jit, static_argnums=0)
 def begin(spec: Spec, arrays: Arrays) -> State:
     """Return the state before the first step of a checked request."""
+    arrays = varying(arrays)
     problem, args, controller = spec.bundle.join(arrays.bundle)
     fn, free = close(problem, arrays.t0, arrays.y0, args)
     control_arrays, control = split(controller, numbers=True)
@@ -197,11 +198,13 @@ def begin(spec: Spec, arrays: Arrays) -> State:
 
 @partial(jax.jit, static_argnums=0)
 def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State:
+    bundle, state, n = varying((bundle, state, n))
     problem, args = static.join(bundle)
     fn, free = close(problem, state.t0, state.y, args)
     program = _program(fn, state.method, state.control, state.max_steps, state.y)
     last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.lanes.accepted + n)
-    lanes, _ = single(program.proceed(), last, Free(free, state.method_arrays, state.control_arrays))
+    own = Free(free, state.method_arrays, state.control_arrays)
+    lanes, _ = single(program.proceed(), last, own)
     return eqx.tree_at(lambda s: s.lanes, state, lanes)
 
 

@@ -10,7 +10,7 @@ from jax import Array, lax
 from odekit.adjoint.base import Adjoint, Solve
 from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.engine import Free, Last, Program
-from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, single
+from odekit.loops.lanes import Engine, axis_of, broadcast, in_blocks, lanes_last, lift, single
 from odekit.problem import Lifted
 from odekit.trees import add
 from odekit.typing import PyTree
@@ -106,7 +106,7 @@ def reverse(program: Program, every: int) -> Engine:
 
     def engine(lanes: int, flags: tuple[bool, ...], back: Back, free: PyTree) -> tuple[Any, Any]:
         span = Span.of(back.t0, back.t1)
-        own = _own(lanes_last(free, flags), flags, lanes)
+        own = _own(lanes_last(free, flags), flags, lanes, axis_of(back.t0, 0))
         shares = jnp.where(span.length > 0, span.length, 1)
         varied, fixed = eqx.partition(own, eqx.is_inexact_array)
 
@@ -159,11 +159,11 @@ def _walk(back: Back, used: Array, every: int, redo: Any, undo: Any, sums: Sums)
     return lax.while_loop(lambda state: state[0] >= 0, segment, (last, sums))[1]
 
 
-def _own(free: PyTree, flags: tuple[bool, ...], lanes: int) -> PyTree:
+def _own(free: PyTree, flags: tuple[bool, ...], lanes: int, axis: Any) -> PyTree:
     """Give every lane its own copy of what may be differentiated: no sum over lanes inside the loop."""
     leaves, tree = jax.tree.flatten(free)
     copies = [
-        jnp.broadcast_to(x[..., None], (*x.shape, lanes)) if eqx.is_inexact_array(x) and not flag else x
+        broadcast(x[..., None], (*x.shape, lanes), x.ndim, axis) if eqx.is_inexact_array(x) and not flag else x
         for x, flag in zip(leaves, flags, strict=True)
     ]
     return jax.tree.unflatten(tree, copies)

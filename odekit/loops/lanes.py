@@ -33,10 +33,12 @@ def _many(engine: Engine, lanes: int, flags: tuple[bool, ...], last: PyTree, fre
 
     @call.def_vmap
     def fold(size: int, batched: Any, last: PyTree, free: PyTree) -> tuple[Any, Any]:
-        last = jax.tree.map(lambda x, b: _fold_last(x, b, size), last, batched[0])
+        marks = jax.tree.leaves(batched)
+        axis = next((axis_of(x, 0) for x, b in zip(jax.tree.leaves((last, free)), marks, strict=True) if b), None)
+        last = jax.tree.map(lambda x, b: _fold_last(x, b, size, axis), last, batched[0])
         leaves, tree = jax.tree.flatten(free)
         folded = [
-            _fold_lead(x, b, flag, size, lanes)
+            _fold_lead(x, b, flag, size, lanes, axis)
             for x, b, flag in zip(leaves, jax.tree.leaves(batched[1]), flags, strict=True)
         ]
         more = tuple(flag or b for flag, b in zip(flags, jax.tree.leaves(batched[1]), strict=True))
@@ -51,15 +53,38 @@ def _many(engine: Engine, lanes: int, flags: tuple[bool, ...], last: PyTree, fre
     return call(last, free)
 
 
-def _fold_last(x: Array, batched: bool, size: int) -> Array:
+def axis_of(x: Array, axis: int) -> Any:
+    """Return the mesh axes that `axis` of x is split over by its type (Explicit meshes), else None."""
+    spec = getattr(jax.typeof(x).sharding, "spec", ())
+    return spec[axis] if spec and axis < len(spec) else None
+
+
+def broadcast(x: Array, shape: tuple[int, ...], axis: int, name: Any) -> Array:
+    """Broadcast to `shape`, whose new `axis` is split over the mesh axes `name`, None for none."""
+    if name is None:
+        return jnp.broadcast_to(x, shape)
+    spec: list[Any] = [axis_of(x, i - len(shape) + x.ndim) if i >= len(shape) - x.ndim else None for i in range(len(shape))]
+    spec[axis] = name
+    return jnp.broadcast_to(x, shape, out_sharding=jax.sharding.PartitionSpec(*spec))
+
+
+def _merge(x: Array, axis: int) -> Array:
+    """Merge `axis` and the one behind it; the mesh axes of the first stay those of the result."""
+    shape = (*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+    if axis_of(x, axis) is None:
+        return x.reshape(shape)
+    spec = [axis_of(x, i if i <= axis else i + 1) for i in range(len(shape))]
+    return jnp.reshape(x, shape, out_sharding=jax.sharding.PartitionSpec(*spec))
+
+
+def _fold_last(x: Array, batched: bool, size: int, axis: Any) -> Array:
     """(size, ..., lanes) to (..., size * lanes)."""
     lanes = x.shape[-1]
     if not batched:
-        x = jnp.broadcast_to(x[None], (size, *x.shape))
+        x = broadcast(x[None], (size, *x.shape), 0, axis)
     if lanes == 1:
         return jnp.moveaxis(x[..., 0], 0, -1)
-    x = jnp.moveaxis(x, 0, -2)
-    return x.reshape(*x.shape[:-2], size * lanes)
+    return _merge(jnp.moveaxis(x, 0, -2), x.ndim - 2)
 
 
 def _unfold_last(x: Array, size: int) -> Array:
@@ -70,17 +95,34 @@ def _unfold_last(x: Array, size: int) -> Array:
     return jnp.moveaxis(x.reshape(*x.shape[:-1], size, lanes), -2, 0)
 
 
-def _fold_lead(x: Array, batched: bool, flag: bool, size: int, lanes: int) -> Array:
+def _fold_lead(x: Array, batched: bool, flag: bool, size: int, lanes: int, axis: Any) -> Array:
     """Shared stays shared; otherwise (size, lanes, ...) to (size * lanes, ...)."""
     if not batched and not flag:
         return x
     if lanes == 1 and batched:
         return x[:, 0] if flag else x
     if not batched:
-        x = jnp.broadcast_to(x[None], (size, *x.shape))
+        x = broadcast(x[None], (size, *x.shape), 0, axis)
     elif not flag:
         x = jnp.broadcast_to(x[:, None], (size, lanes, *x.shape[1:]))
-    return x.reshape(size * lanes, *x.shape[2:])
+    return _merge(x, 0)
+
+
+def varying(tree: PyTree) -> PyTree:
+    """Return the arrays of `tree` marked as varying over the manual mesh axes that any of them varies over.
+
+    Inside a checked `shard_map` a loop carries what varies; a derivative with respect to what didn't is then summed
+    over the devices by the transpose of this mark.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    axes = frozenset().union(*[_manual(x) for x in leaves])
+    marked = [lax.pcast(x, tuple(sorted(axes - _manual(x))), to="varying") for x in leaves]
+    return jax.tree.unflatten(structure, marked)
+
+
+def _manual(x: Array) -> frozenset[str]:
+    kind = jax.typeof(x)
+    return getattr(getattr(kind, "manual_axis_type", None), "varying", getattr(kind, "vma", frozenset()))
 
 
 def in_blocks(engine: Engine, width: int) -> Engine:

@@ -1,5 +1,6 @@
 """Flow matching: a velocity network trained on straight paths between data (t=0) and noise (t=1)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ class VelocityMLP(eqx.Module):
 
     def __call__(self, x: Array, t: Array) -> Array:
         """Return the velocity (dim,) at state `x` (dim,) and time `t` ()."""
-        angles = t * (jnp.pi * 2 ** jnp.arange(FREQUENCIES)).astype(x.dtype)
+        angles = t * jnp.array([math.pi * 2**k for k in range(FREQUENCIES)], x.dtype)
         return self.layers(jnp.concatenate([x, t[None], jnp.sin(angles), jnp.cos(angles)]))
 
 

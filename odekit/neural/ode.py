@@ -46,7 +46,8 @@ class NeuralODE(eqx.Module):
     def __call__(self, y0: Array, ts: Array) -> Array:
         """Return the states (K, d) at the increasing times `ts` (K,), the first of which is the start `y0` (d,)."""
         lifted = jnp.concatenate([y0, jnp.zeros(self.augment, y0.dtype)])
-        tolerance = {"rtol": self.rtol, "atol": self.atol}
-        ends, args = (ts[0], ts[-1]), self.net
-        sol = solve(_field, lifted, *ends, self.method, args, **tolerance, saveat=ts, adjoint=self.adjoint, throw=False)
+        sol = solve(
+            _field, lifted, ts[0], ts[-1], self.method, self.net, rtol=self.rtol, atol=self.atol, saveat=ts,
+            adjoint=self.adjoint, throw=False,
+        )  # fmt: skip
         return sol.ys[:, : y0.shape[0]]
