@@ -1,5 +1,6 @@
 """Step-size control: the error norm, the PID family, the first step."""
 
+import math
 from functools import reduce
 from typing import Any
 
@@ -54,7 +55,7 @@ class PID(eqx.Module):
     def __check_init__(self) -> None:
         if not 0 < self.factor_min < 1 < self.factor_max:
             raise ValueError(
-                f"`factor_min`, `factor_max` were {self.factor_min}, {self.factor_max}; they must lie on both sides of 1."
+                f"`factor_min`, `factor_max` were {self.factor_min}, {self.factor_max}; give them on both sides of 1."
             )
 
     @property
@@ -88,7 +89,7 @@ def error_square(err: PyTree, y0: PyTree, y1: PyTree, rtol: PyTree, atol: PyTree
 
     float16 and bfloat16 leaves are measured in float32.
     """
-    return mean_square(jax.tree.map(jnp.abs, err), larger(y0, y1), rtol, atol)
+    return mean_square(err, larger(y0, y1), rtol, atol)
 
 
 def larger(y0: PyTree, y1: PyTree) -> PyTree:
@@ -97,24 +98,24 @@ def larger(y0: PyTree, y1: PyTree) -> PyTree:
 
 
 def mean_square(values: PyTree, size: PyTree, rtol: PyTree, atol: PyTree) -> Array:
-    """Return the mean over all entries but the lane axis of `(values / (atol + rtol size))^2`."""
+    """Return the mean of `|values / (atol + rtol size)|^2` over all axes but that of the lanes; 0 without entries."""
     rtol, atol = like(rtol, values), like(atol, values)
 
     def squares(v: Array, s: Array, r: Array, a: Array) -> Array:
         wide = common_real(v)
         bound = align(jnp.asarray(a, wide), s) + align(jnp.asarray(r, wide), s) * s.astype(wide)
-        return _sum_leading(jnp.square(v.astype(wide) / bound))
+        return _sum_leading(jnp.square(jnp.abs(v).astype(wide) / bound))
 
     totals = jax.tree.leaves(jax.tree.map(squares, values, size, rtol, atol))
     wide = common_real(totals)
     count = max(1, sum(v.size // v.shape[-1] for v in jax.tree.leaves(values)))
-    return reduce(jnp.add, [total.astype(wide) for total in totals]) / count
+    return reduce(jnp.add, [total.astype(wide) for total in totals], jnp.zeros((), wide)) / count
 
 
 def _sum_leading(x: Array) -> Array:
     """Sum over all axes but the last; small sums are written out, since a short reduction vectorises badly."""
-    rows = x.reshape(-1, x.shape[-1])
-    if rows.shape[0] > _UNROLL:
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    if not 0 < rows.shape[0] <= _UNROLL:
         return jnp.sum(rows, axis=0)
     total = rows[0]
     for i in range(1, rows.shape[0]):

@@ -1,6 +1,7 @@
 """Result codes, and every sentence that a user can see when something is wrong."""
 
 import enum
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -71,6 +72,20 @@ def require_finite(name: str, x: Any, cure: str) -> None:
     if values is not None and not np.all(np.isfinite(values)):
         bad = np.asarray(values)[~np.isfinite(values)].ravel()[0]
         raise ValueError(f"`{name}` must be finite: it holds {bad}; {cure}.")
+
+
+def check_tolerance(name: str, tol: Any, y: Any) -> None:
+    """Raise where a tolerance is neither one for all leaves of the state nor one for each, of a fitting shape."""
+    structure = jax.tree.structure(y)
+    if jax.tree.structure(tol) != structure and not jax.tree_util.all_leaves([tol]):
+        raise ValueError(
+            f"`{name}` has the structure {jax.tree.structure(tol)}, y0 has {structure}; give a number, or one a leaf."
+        )
+    one_each = jax.tree.structure(tol) == structure
+    for leaf, part in zip(jax.tree.leaves(y), jax.tree.leaves(tol) if one_each else repeat(tol), strict=False):
+        given, want = np.shape(part), np.shape(leaf)
+        if len(given) > len(want) or any(a not in (1, b) for a, b in zip(given[::-1], want[::-1], strict=False)):
+            raise ValueError(f"`{name}` has shape {given}, a leaf of y0 has {want}; give a number, or one an entry.")
 
 
 def check_field(y: Any, dy: Any) -> None:

@@ -144,7 +144,7 @@ def prepare(
     _check_method(problem, method, n_steps, key)
     controller = PID(rtol, atol) if controller is None else controller
     if n_steps is None:
-        controller = _check_tolerances(controller, dtype)
+        controller = _check_tolerances(controller, y0, dtype)
     steps = MAX_STEPS if max_steps is None else max_steps
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"`max_steps` was {max_steps!r}; it must be positive, a Python int.")
@@ -262,9 +262,10 @@ def _check_method(problem: Problem, method: Any, n_steps: int | None, key: Array
         raise TypeError(f"`method` {method.name} needs `problem` to be a SemiLinear(linear, nonlinear).")
 
 
-def _check_tolerances(pid: PID, dtype: Any) -> PID:
+def _check_tolerances(pid: PID, y0: PyTree, dtype: Any) -> PID:
     """Return the controller with tolerances that the dtype can reach; raise where they make no sense."""
     for name, tol in (("rtol", pid.rtol), ("atol", pid.atol)):
+        errors.check_tolerance(name, tol, y0)
         for leaf in jax.tree.leaves(tol):
             errors.require_finite(name, leaf, "give a positive number")
             value = errors.concrete(leaf)

@@ -47,7 +47,7 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
     y0 = jax.tree.map(lambda y: y[k], rows.y)
     ys = jax.vmap(partial(method.dense, bind(free)))(span.at(start), span.sign * dt, y0, theta)
-    ended, beyond = s >= track.s, s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps)
+    ended, beyond = s >= track.s, (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
 
     @jax.vmap
     def pick(ended: Array, beyond: Array, y: PyTree) -> PyTree:
