@@ -172,8 +172,8 @@ def finish(state: State, *, throw: bool = True) -> Solution:
         result=result,
         stats={
             "accepted": lanes.accepted,
-            "rejected": lanes.n - lanes.accepted,
-            "evaluations": 1 + lanes.n * method.stages,
+            "rejected": lanes.tried - lanes.accepted,
+            "evaluations": 1 + lanes.tried * method.stages,
         },
         method=method.name,
     )

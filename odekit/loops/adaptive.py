@@ -32,14 +32,14 @@ class Lanes(NamedTuple):
         y: (..., lanes) leaves.
         carry: the method's; lanes last.
         memory: the controller's; `(lanes,)` each.
-        accepted: (lanes,) accepted steps.
+        counts: (2, lanes) accepted and attempted steps; a lane that has ended attempts none.
     """
 
     clock: Array
     y: PyTree
     carry: PyTree
     memory: PyTree
-    accepted: Array
+    counts: Array
     n: Array
 
     @property
@@ -51,6 +51,16 @@ class Lanes(NamedTuple):
     def dt(self) -> Array:
         """The length of the next attempt, 0 or minus a code."""
         return self.clock[2]
+
+    @property
+    def accepted(self) -> Array:
+        """The number of accepted steps."""
+        return self.counts[0]
+
+    @property
+    def tried(self) -> Array:
+        """The number of attempted steps."""
+        return self.counts[1]
 
     @property
     def live(self) -> Array:
@@ -103,7 +113,7 @@ def start(loop: Loop, y0: PyTree, dt0: Array | None) -> Lanes:
         y=y0,
         carry=carry,
         memory=loop.control.init(span.t0),
-        accepted=jnp.zeros_like(span.length, jnp.int32),
+        counts=jnp.zeros((2, *span.length.shape), jnp.int32),
         n=jnp.zeros((), jnp.int32),
     )
 
@@ -146,7 +156,8 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
         ]
     )
     y, carry = select(ok, new.y, lanes.y), select(ok, new.carry, lanes.carry)
-    return Lanes(clock, y, carry, memory, lanes.accepted + (ok & live).astype(jnp.int32), lanes.n + 1), moved
+    counts = lanes.counts + jnp.stack([ok & live, live]).astype(jnp.int32)
+    return Lanes(clock, y, carry, memory, counts, lanes.n + 1), moved
 
 
 def _floor(control: PID, span: Span, s: Array) -> Array:
@@ -181,8 +192,7 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     Row k of a single lane is its k-th accepted step, of many lanes the k-th iteration: rows are written in one piece.
     """
     single = lanes.s.shape[0] == 1
-    states = jax.tree.map(lambda x: _rows_like(x, -(-max_steps // every)), lanes.y)
-    rows = Rows(_rows_like(lanes.s, max_steps), _rows_like(lanes.dt, max_steps), states)
+    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every)
 
     def put(buffer: Array, x: Array, k: Array) -> Array:
         return lax.dynamic_update_index_in_dim(buffer, x, k, 0)
@@ -206,8 +216,14 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     return lax.while_loop(going, body, (lanes, rows))
 
 
-def _rows_like(x: Array, n: int) -> Array:
-    return jnp.broadcast_to(jnp.zeros_like(x)[None], (n, *x.shape))
+def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int) -> Rows:
+    """Return rows of zeros, one for each of `max_steps` steps and a state for every `every`-th."""
+
+    def blank(x: Array, n: int) -> Array:
+        return jnp.broadcast_to(jnp.zeros_like(x)[None], (n, *x.shape))
+
+    count = -(-max_steps // every)
+    return Rows(blank(s, max_steps), blank(dt, max_steps), jax.tree.map(lambda x: blank(x, count), y))
 
 
 def used_rows(lanes: Lanes) -> Array:

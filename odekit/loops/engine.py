@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.loops.adaptive import Lanes, Loop, advance, record, start, used_rows
+from odekit.loops.adaptive import Lanes, Loop, advance, blank_rows, record, start, used_rows
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
 from odekit.loops.record import Raw, Rows, Span
 from odekit.typing import PyTree
@@ -95,15 +95,30 @@ class Program(NamedTuple):
 
         return in_blocks(engine, self.width)
 
-    def record(self, every: int = 1) -> Engine:
-        """Return the engine that keeps every step, the states only at every `every`-th."""
+    def record(self, every: int = 1, most: int | None = None) -> Engine:
+        """Return the engine that keeps every step, the states only at every `every`-th.
+
+        More than `most` lanes are only run: their rows are zeros that take no memory.
+        """
 
         def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, Rows], tuple[()]]:
-            loop = self.loop(lanes, flags, last, free)
-            end, rows = record(loop, start(loop, last.y0, last.dt0), self.max_steps, every)
+            end, rows = self.recorded(lanes, flags, last, free, every)
             return (raw(end), rows), ()
 
-        return in_blocks(engine, self.width)
+        def only_run(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, Rows], tuple[()]]:
+            end, _ = self.run()(lanes, flags, last, free)
+            return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every)), ()
+
+        if most is None:
+            return in_blocks(engine, self.width)
+        return lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest)
+
+    def recorded(
+        self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int
+    ) -> tuple[Lanes, Rows]:
+        """Return the end and the recorded steps of one block of lanes."""
+        loop = self.loop(lanes, flags, last, free)
+        return record(loop, start(loop, last.y0, last.dt0), self.max_steps, every)
 
 
 def unshare(lanes: Lanes) -> Lanes:
@@ -118,7 +133,7 @@ def raw(lanes: Lanes) -> Raw:
         return n + jnp.zeros_like(lanes.accepted)
 
     s = lanes.s + lanes.clock[1]
-    return Raw(lanes.y, s, lanes.dt, lanes.code, lanes.accepted, shared(lanes.n), shared(used_rows(lanes)))
+    return Raw(lanes.y, s, lanes.dt, lanes.code, lanes.accepted, lanes.tried, shared(used_rows(lanes)))
 
 
 def block_width(y: PyTree, default: int = 256, budget: int = 1 << 20) -> int:
