@@ -1,8 +1,8 @@
 """Few-step sampling: what the table loop costs over the bare network, compile time, and error against evaluations.
 
 The overhead is measured against the least a program could do: the network alone (and the noise, where there is any),
-called as often, unrolled, in one jitted function. Errors are root mean squares to the exact probability flow of a planar
-mixture whose score is known; every table is given the evaluations that the column names.
+called as often, unrolled, in one jitted function. Errors are root mean squares to the exact probability flow of a
+planar mixture whose score is known; every table is given the evaluations that the column names.
 
 Where odekit loses: with a network so small that a row's arithmetic is no longer free, a hand-unrolled loop wins.
 """

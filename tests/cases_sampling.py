@@ -1,8 +1,10 @@
 """Sampling problems whose exact answers are known, and two runners of tables that share no code with the package."""
 
+import functools
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import norm
@@ -25,6 +27,14 @@ def mixture(schedule):
 def toy(schedule, predicts="noise"):
     """A small nonlinear network, quick to compile."""
     return Denoiser(lambda x, t, cond: jnp.tanh(x + t.astype(x.dtype)), schedule, predicts)
+
+
+@functools.cache
+def numpy_view(schedule, view):
+    """A prediction of the mixture as `view(x, t)` on NumPy arrays."""
+    model = mixture(schedule)
+    compiled = jax.jit(lambda x, t: getattr(model, view)(x, t))
+    return lambda x, t: np.asarray(compiled(jnp.asarray(x), t))
 
 
 def starts(case="FM"):
@@ -53,6 +63,12 @@ def run_by_hand(table, view, x, z):
             for a in range(len(slots))
         ]
     return slots[0]
+
+
+def flow_error(table, case):
+    """Root mean square distance of a table's samples from the exact probability flow."""
+    end = run_by_hand(table, numpy_view(ENDS[case][0], table.view), starts(case), None)
+    return np.sqrt(np.mean((end - ends(case)) ** 2))
 
 
 def law_error(table, schedule, mean=0.5, std=0.25):

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases_sampling import FM, VP, agrees, ends, law_error, mixture, run_by_hand, starts
+from cases_sampling import FM, VP, agrees, ends, law_error, mixture, numpy_view, run_by_hand, starts
 
 from odekit.samplers import ddim, dpmpp, euler, sample, time_grid
 
@@ -27,15 +27,16 @@ def test_formula(eta):
     """The update as printed in the paper, in cumulative products of 1 - beta."""
     ts = time_grid(VP, 6)
     bar, z = VP.alpha(ts) ** 2, np.random.RandomState(0).standard_normal((6, 64, 2))
-    view = lambda x, t: np.asarray(mixture(VP).noise(jnp.asarray(x), t))  # noqa: E731
+    view = numpy_view(VP, "noise")
     x = starts()
     for k in range(6):
         eps = view(x, ts[k])
         std = eta * np.sqrt((1 - bar[k + 1]) / (1 - bar[k])) * np.sqrt(1 - bar[k] / bar[k + 1])
         data = (x - np.sqrt(1 - bar[k]) * eps) / np.sqrt(bar[k])
         x = np.sqrt(bar[k + 1]) * data + np.sqrt(1 - bar[k + 1] - std**2) * eps + std * z[k]
-    data_view = lambda x, t: np.asarray(mixture(VP).data(jnp.asarray(x), t))  # noqa: E731
-    np.testing.assert_allclose(run_by_hand(ddim(VP, ts, eta), data_view, starts(), z), x, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(
+        run_by_hand(ddim(VP, ts, eta), numpy_view(VP, "data"), starts(), z), x, rtol=1e-11, atol=1e-11
+    )
 
 
 def test_ancestral_sampling_is_eta_1():
@@ -44,11 +45,12 @@ def test_ancestral_sampling_is_eta_1():
     alpha, sigma, z = VP.alpha(ts), VP.sigma(ts), np.random.RandomState(0).standard_normal((6, 64, 2))
     x = starts()
     for k in range(6):
-        a, eps = (alpha[k] / alpha[k + 1]) ** 2, np.asarray(mixture(VP).noise(jnp.asarray(x), ts[k]))
+        a, eps = (alpha[k] / alpha[k + 1]) ** 2, numpy_view(VP, "noise")(x, ts[k])
         variance = (1 - a) * sigma[k + 1] ** 2 / sigma[k] ** 2
         x = (x - (1 - a) / sigma[k] * eps) / np.sqrt(a) + np.sqrt(variance) * z[k]
-    view = lambda x, t: np.asarray(mixture(VP).data(jnp.asarray(x), t))  # noqa: E731
-    np.testing.assert_allclose(run_by_hand(ddim(VP, ts, 1.0), view, starts(), z), x, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(
+        run_by_hand(ddim(VP, ts, 1.0), numpy_view(VP, "data"), starts(), z), x, rtol=1e-11, atol=1e-11
+    )
 
 
 def test_it_is_euler_on_a_flow():

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases_sampling import FM, VE, VP, agrees, ends, mixture, starts
+from cases_sampling import FM, VE, VP, agrees, ends, flow_error, mixture, starts
 
 from odekit.samplers import dpmpp, sample, time_grid
 
@@ -25,17 +25,13 @@ SLOPES = {  # log2 of error(128) / error(256), uniform in lam and quadratic
 }
 
 
-def error(case, schedule, table):
-    got = sample(mixture(schedule), table, jnp.asarray(starts(case)))
-    return float(np.sqrt(np.mean((np.asarray(got) - ends(case)) ** 2)))
-
-
 @pytest.mark.parametrize("setting", ERRORS)
 def test_errors_on_the_mixture(setting):
     order, lower, compat = setting
     for (spacing, n), printed in zip(GRIDS, ERRORS[setting], strict=True):
         table = dpmpp(VP, time_grid(VP, n, spacing), order, lower_order_final=lower, compat=compat)
-        value = error("VP", VP, table)
+        got = sample(mixture(VP), table, jnp.asarray(starts("VP")))
+        value = float(np.sqrt(np.mean((np.asarray(got) - ends("VP")) ** 2)))
         assert agrees(value, printed), f"{spacing} {n}: {value:.4e}, not {printed:.2e}"
 
 
@@ -44,7 +40,7 @@ def test_slopes_on_the_mixture(setting):
     order, lower, compat = setting
     for spacing, slope in zip(("logsnr", "quadratic"), SLOPES[setting], strict=True):
         coarse, fine = (
-            error("VP", VP, dpmpp(VP, time_grid(VP, n, spacing), order, lower_order_final=lower, compat=compat))
+            flow_error(dpmpp(VP, time_grid(VP, n, spacing), order, lower_order_final=lower, compat=compat), "VP")
             for n in (128, 256)
         )
         assert abs(np.log2(coarse / fine) - slope) < 0.15
@@ -64,7 +60,7 @@ def test_errors_on_other_paths(case, order, compat, printed):
             schedule, ts = VE, time_grid(VE, n, "karras")
         else:
             schedule, ts = FM, time_grid(FM, n, start=0.999, end=0.02)
-        value = error(case, schedule, dpmpp(schedule, ts, order, lower_order_final=False, compat=compat))
+        value = flow_error(dpmpp(schedule, ts, order, lower_order_final=False, compat=compat), case)
         assert agrees(value, want), f"{n}: {value:.4e}, not {want:.2e}"
 
 
