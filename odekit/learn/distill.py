@@ -76,7 +76,7 @@ def distill(
         train: "coefficients", "times" or both; for a `SamplerTable` only.
         loss: "mean_of_log" lowers the typical error (it maximises the mean peak signal-to-noise ratio); "log_of_mean"
             and "mean" lower the root mean square error, which outliers dominate; or `loss(end, reference)`.
-        optimizer: any optax transformation; `adam(steps)` when None: 2e-2 under a cosine to 0, clipped to
+        optimizer: any optax transformation; `adam(steps)` when None: 1e-2 under a cosine to 0, clipped to
             global norm 1.
         steps: number of updates.
         batch: paths in an update; all of them when fewer are left for training.

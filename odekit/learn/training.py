@@ -39,7 +39,7 @@ class _State(NamedTuple):
 
 
 @functools.lru_cache
-def adam(steps: int, rate: float = 2e-2) -> optax.GradientTransformation:
+def adam(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
     """Return Adam under a cosine from `rate` to 0 over `steps`, on gradients clipped to global norm 1.
 
     Equal arguments give the same object, so that repeated runs share one compilation.
