@@ -58,18 +58,18 @@ class Recorded(Adjoint):
             return out if keep_rows else (out, None)
 
         def forward(last: Last, free: Free) -> tuple[tuple[Raw, Rows | None], Any]:
-            every = 1 if keep_rows else self._every(program, last)
-            (raw, rows), _ = single(program.record(every), last, free)
+            most = None if keep_rows else min(program.width, _BACK_WIDTH)
+            (raw, rows), _ = single(program.record(1 if keep_rows else self._every(program, last), most), last, free)
             return (raw, rows if keep_rows else None), (raw.used, rows, last, free)
 
         def backward(kept: Any, cotangent: tuple[Raw, Rows | None]) -> tuple[Last, Free]:
             used, rows, last, free = kept
-            every = 1 if keep_rows else self._every(program, last)
             at_rows = None if cotangent[1] is None else cotangent[1].y
-            back = Back(rows, used, cotangent[0].y, at_rows, last.t0, last.t1)
-            (y0, t0, t1), (field, method) = single(reverse(program, every), back, (free.field, free.method))
+            back = Back(last, rows, used, cotangent[0].y, at_rows)
+            every = 1 if keep_rows else self._every(program, last)
+            (y0, t0, t1), (field, method, control) = single(reverse(program, every), back, free)
             dt0 = None if last.dt0 is None else jnp.zeros_like(last.dt0)
-            return Last(y0, t0, t1, dt0), Free(field, method, _zeros(free.control))
+            return Last(y0, t0, t1, dt0), Free(field, method, control)
 
         solve.defvjp(forward, backward)
         return solve
@@ -82,14 +82,13 @@ class Recorded(Adjoint):
 
 
 class Back(NamedTuple):
-    """What the walk back starts from: the record, and the cotangents of the end and of the recorded states."""
+    """What the walk back starts from: the solve's inputs, its record, the cotangents of the end and of the states."""
 
+    last: Last
     rows: Rows
     used: Array
     end: PyTree
     at_rows: PyTree | None
-    t0: Array
-    t1: Array
 
 
 class Sums(NamedTuple):
@@ -102,46 +101,64 @@ class Sums(NamedTuple):
 
 
 def reverse(program: Program, every: int) -> Engine:
-    """Return the engine of the walk back; `free` is `(field, method)`, whose cotangents come lane by lane."""
+    """Return the engine of the walk back; the cotangents of what lanes share come lane by lane.
 
-    def engine(lanes: int, flags: tuple[bool, ...], back: Back, free: PyTree) -> tuple[Any, Any]:
-        span = Span.of(back.t0, back.t1)
-        own = _own(lanes_last(free, flags), flags, lanes, axis_of(back.t0, 0))
-        shares = jnp.where(span.length > 0, span.length, 1)
-        varied, fixed = eqx.partition(own, eqx.is_inexact_array)
+    Lanes in more than one block record their steps again, block by block: the rows of one block stay in cache, those of
+    all lanes would be memory to fill, copy and read.
+    """
+    width = min(program.width, _BACK_WIDTH)
 
-        def step(y: PyTree, t: Array, dt: Array, varied: PyTree, live: Array) -> PyTree:
-            field, arrays = eqx.combine(varied, fixed)
-            count = len(jax.tree.leaves(field))
-            every_lane = tuple(
-                eqx.is_inexact_array(x) or flag for x, flag in zip(jax.tree.leaves(own), flags, strict=True)
-            )
-            problem = Lifted(lift(program.fn, lanes, field, every_lane[:count]), live if program.fenced and lanes > 1 else None)
-            method = program.method(arrays)
-            return method.step(problem, t, dt, y, method.init(problem, t, y)).y
+    def again(lanes: int, flags: tuple[bool, ...], back: Back, free: Free) -> tuple[Any, Any]:
+        end, rows = program.recorded(lanes, flags, back.last, free, every)
+        return walk(program, every, lanes, flags, back._replace(rows=rows, used=end.n), free)
 
-        def redo(i: Array, y: PyTree) -> PyTree:
-            return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i >= 0)
+    def engine(lanes: int, flags: tuple[bool, ...], back: Back, free: Free) -> tuple[Any, Any]:
+        if lanes <= width:
+            return walk(program, every, lanes, flags, back, free)
+        return in_blocks(again, width)(lanes, flags, back._replace(rows=None, used=None), free)
 
-        def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
-            s, h = back.rows.s[i], back.rows.dt[i]
-            _, pull = jax.vjp(lambda *x: step(*x, i >= 0), y, span.at(s), span.sign * h, varied)
-            y, t, dt, free = pull(sums.y)
-            if back.at_rows is not None:
-                y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
-            t_share, dt_share = t * (s / shares), dt * (h / shares)
-            return Sums(y, sums.t0 + t - t_share - dt_share, sums.t1 + t_share + dt_share, add(sums.free, free))
-
-        zero = jnp.zeros_like(span.length)
-        sums = Sums(back.end, zero, zero, jax.tree.map(jnp.zeros_like, varied))
-        sums = _walk(back, jnp.max(back.used), every, redo, undo, sums)
-        free = eqx.combine(sums.free, _zeros(fixed))
-        return (sums.y, sums.t0, sums.t1), jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), free)
-
-    return in_blocks(engine, min(program.width, _BACK_WIDTH))
+    return engine
 
 
-def _walk(back: Back, used: Array, every: int, redo: Any, undo: Any, sums: Sums) -> Sums:
+def walk(
+    program: Program, every: int, lanes: int, flags: tuple[bool, ...], back: Back, free: Free
+) -> tuple[Any, Any]:
+    """Walk the recorded steps of one block back."""
+    span = Span.of(back.last.t0, back.last.t1)
+    own = _own(lanes_last(free, flags), flags, lanes, axis_of(span.t0, 0))
+    flags = tuple(eqx.is_inexact_array(x) or flag for x, flag in zip(jax.tree.leaves(own), flags, strict=True))
+    varied, fixed = eqx.partition(own._replace(control=[]), eqx.is_inexact_array)
+    whole = jnp.where(span.length > 0, span.length, 1)
+
+    def step(y: PyTree, t: Array, dt: Array, varied: Free, live: Array) -> PyTree:
+        arrays = eqx.combine(varied, fixed)
+        count = len(jax.tree.leaves(arrays.field))
+        fence = live if program.fenced and lanes > 1 else None
+        problem = Lifted(lift(program.fn, lanes, arrays.field, flags[:count]), fence)
+        method = program.method(arrays.method)
+        return method.step(problem, t, dt, y, method.init(problem, t, y)).y
+
+    def redo(i: Array, y: PyTree) -> PyTree:
+        return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i >= 0)
+
+    def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
+        s, h = back.rows.s[i], back.rows.dt[i]
+        _, pull = jax.vjp(lambda *x: step(*x, i >= 0), y, span.at(s), span.sign * h, varied)
+        y, t, dt, free = pull(sums.y)
+        if back.at_rows is not None:
+            y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
+        # t = t0 + share (t1 - t0) with constant shares: moving an end stretches the grid.
+        at_t1 = t * (s / whole) + dt * (h / whole)
+        return Sums(y, sums.t0 + t - at_t1, sums.t1 + at_t1, add(sums.free, free))
+
+    zero = jnp.zeros_like(span.length)
+    sums = Sums(back.end, zero, zero, jax.tree.map(jnp.zeros_like, varied))
+    sums = _undo_all(back, jnp.max(back.used), every, redo, undo, sums)
+    gathered = eqx.combine(sums.free, _zeros(fixed))._replace(control=_zeros(own.control))
+    return (sums.y, sums.t0, sums.t1), jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), gathered)
+
+
+def _undo_all(back: Back, used: Array, every: int, redo: Any, undo: Any, sums: Sums) -> Sums:
     """Undo the steps from the last to the first; with `every` > 1 the states between are computed again."""
 
     def segment(state: tuple[Array, Sums]) -> tuple[Array, Sums]:

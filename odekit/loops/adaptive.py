@@ -113,7 +113,7 @@ def start(loop: Loop, y0: PyTree, dt0: Array | None) -> Lanes:
         y=y0,
         carry=carry,
         memory=loop.control.init(span.t0),
-        counts=jnp.zeros((2, *span.length.shape), jnp.int32),
+        counts=jnp.stack([jnp.zeros_like(span.length, jnp.int32)] * 2),
         n=jnp.zeros((), jnp.int32),
     )
 

@@ -27,30 +27,32 @@ def single(engine: Engine, last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def _many(engine: Engine, lanes: int, flags: tuple[bool, ...], last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
+    trees = jax.tree.structure(last), jax.tree.structure(free)
+
+    # Lists of arrays cross the call, not pytrees: JAX's forward mode of it takes a None in them for a leaf.
     @custom_vmap
-    def call(last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
-        return engine(lanes, flags, last, free)
+    def call(last: list[Array], free: list[Array]) -> tuple[PyTree, PyTree]:
+        return engine(lanes, flags, jax.tree.unflatten(trees[0], last), jax.tree.unflatten(trees[1], free))
 
     @call.def_vmap
-    def fold(size: int, batched: Any, last: PyTree, free: PyTree) -> tuple[Any, Any]:
-        marks = jax.tree.leaves(batched)
-        axis = next((axis_of(x, 0) for x, b in zip(jax.tree.leaves((last, free)), marks, strict=True) if b), None)
-        last = jax.tree.map(lambda x, b: _fold_last(x, b, size, axis), last, batched[0])
-        leaves, tree = jax.tree.flatten(free)
-        folded = [
-            _fold_lead(x, b, flag, size, lanes, axis)
-            for x, b, flag in zip(leaves, jax.tree.leaves(batched[1]), flags, strict=True)
-        ]
-        more = tuple(flag or b for flag, b in zip(flags, jax.tree.leaves(batched[1]), strict=True))
-        out_last, out_lead = _many(engine, size * lanes, more, last, jax.tree.unflatten(tree, folded))
-        out_last = jax.tree.map(lambda x: _unfold_last(x, size), out_last)
-        out_lead = jax.tree.map(lambda x: x if lanes == 1 else x.reshape(size, lanes, *x.shape[1:]), out_lead)
-        if lanes == 1:
-            out_lead = jax.tree.map(lambda x: jnp.expand_dims(x, 1), out_lead)
-        out = (out_last, out_lead)
+    def fold(size: int, batched: Any, last: list[Array], free: list[Array]) -> tuple[Any, Any]:
+        on_last, on_free = batched
+        if not any(on_last + on_free):  # forward mode with only tangents batched asks for this
+            out = engine(lanes, flags, jax.tree.unflatten(trees[0], last), jax.tree.unflatten(trees[1], free))
+            return out, jax.tree.map(lambda _: False, out)
+        axis = next((axis_of(x, 0) for x, b in zip(last + free, on_last + on_free, strict=True) if b), None)
+        wide = [_fold_last(x, b, size, axis) for x, b in zip(last, on_last, strict=True)]
+        own = [_fold_lead(x, b, f, size, lanes, axis) for x, b, f in zip(free, on_free, flags, strict=True)]
+        more = tuple(f or b for f, b in zip(flags, on_free, strict=True))
+        trees_of = zip(trees, (wide, own), strict=True)
+        out_last, out_lead = _many(engine, size * lanes, more, *[jax.tree.unflatten(t, x) for t, x in trees_of])
+        out = (
+            jax.tree.map(lambda x: _unfold_last(x, size), out_last),
+            jax.tree.map(lambda x: x.reshape(size, lanes, *x.shape[1:]) if lanes > 1 else x[:, None], out_lead),
+        )
         return out, jax.tree.map(lambda _: True, out)
 
-    return call(last, free)
+    return call(jax.tree.leaves(last), jax.tree.leaves(free))
 
 
 def axis_of(x: Array, axis: int) -> Any:
