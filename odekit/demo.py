@@ -69,7 +69,7 @@ def noise(seed: int, n: int) -> Array:
 
 def train_flow(images: np.ndarray, held_out: np.ndarray, sizes: Sizes) -> Denoiser:
     """Train the flow model that every sampler is tried on."""
-    flow = neural.FlowMatching(neural.VelocityMLP(64, sizes.width, key=jax.random.key(0)))
+    flow = neural.FlowMatching(neural.VelocityMLP(64, sizes.width, key=jax.random.key(0), dtype=jnp.float32))
     flow, _ = neural.train(
         flow, jnp.asarray(images), key=jax.random.key(1), steps=sizes.flow_steps, every=max(1, sizes.flow_steps // 20),
         progress=Bar("      flow network  "),

@@ -23,12 +23,18 @@ class VelocityMLP(eqx.Module):
         dim: length of the state.
         width: length of each of the three hidden layers.
         key: for the initial weights.
+        dtype: of the weights; JAX's default float when None.
+
+    Example:
+        >>> import jax
+        >>> VelocityMLP(2, 8, key=jax.random.key(0))(jax.numpy.zeros(2), jax.numpy.ones(())).shape
+        (2,)
     """
 
     layers: eqx.nn.MLP
 
-    def __init__(self, dim: int, width: int, *, key: Array):
-        self.layers = eqx.nn.MLP(dim + 1 + 2 * FREQUENCIES, dim, width, 3, jax.nn.silu, key=key)
+    def __init__(self, dim: int, width: int, *, key: Array, dtype: Any = None):
+        self.layers = eqx.nn.MLP(dim + 1 + 2 * FREQUENCIES, dim, width, 3, jax.nn.silu, dtype=dtype, key=key)
 
     def __call__(self, x: Array, t: Array) -> Array:
         """Return the velocity (dim,) at state `x` (dim,) and time `t` ()."""
