@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.trees import real_dtype
+from odekit.trees import scale
 from odekit.typing import PyTree
 
 
@@ -19,10 +19,7 @@ def increments(key: Array) -> Callable[[Array, Array, PyTree], PyTree]:
     def noise(k: Array, dt: Array, y: PyTree) -> PyTree:
         leaves, tree = jax.tree.flatten(y)
         keys = jax.random.split(jax.random.fold_in(key, k), len(leaves))
-        draws = []
-        for one, leaf in zip(keys, leaves, strict=True):
-            size = jnp.sqrt(jnp.abs(dt)).astype(real_dtype(leaf.dtype))
-            draws.append(size * jax.random.normal(one, leaf.shape, leaf.dtype))
-        return jax.tree.unflatten(tree, draws)
+        draws = [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
+        return scale(jnp.sqrt(jnp.abs(dt)), jax.tree.unflatten(tree, draws))
 
     return noise

@@ -30,6 +30,10 @@ def march(step: Callable, carry: PyTree, rows: PyTree, *, remat: bool = True) ->
 
     Returns:
         The last carry, and the outputs stacked along a new leading axis.
+
+    Example:
+        >>> float(march(lambda total, row: (total + row, None), jnp.array(0.0), jnp.arange(4.0))[0])
+        6.0
     """
     # prevent_cse would put barriers into the loop body; inside a scan they are not needed.
     return lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, carry, rows)
@@ -76,6 +80,13 @@ class SamplerTable(eqx.Module):
 
     Raises:
         ValueError: the shapes do not belong together, or there is no such view.
+
+    Example:
+        >>> halve = SamplerTable(jnp.ones(3), jnp.full((3, 1, 1), 0.5), jnp.zeros((3, 1, 1)), None, jnp.ones(4))
+        >>> halve.nfe
+        3
+
+    Source: Butcher, Acta Numerica 15 (2006), for general linear methods, of which each row is one.
     """
 
     t: Array
@@ -113,7 +124,9 @@ class SamplerTable(eqx.Module):
         ring = jax.tree.map(lambda leaf: jnp.zeros((depth, *leaf.shape), leaf.dtype), x)
         return TableState((x,) * self.evals.shape[1], ring)
 
-    def step(self, model: Any, k: int | Array, state: TableState, key: Array | None = None, cond: Any = None):
+    def step(
+        self, model: Any, k: int | Array, state: TableState, key: Array | None = None, cond: Any = None
+    ) -> TableState:
         """Apply row `k`: one network evaluation. `state.slots[0]` is the sample so far.
 
         The same code as the loop of `run_table`, compiled once for all rows; for serving, streaming and custom loops.
@@ -162,8 +175,7 @@ def _apply_row(table: SamplerTable, model, key, cond, state: TableState, k: Arra
     u, depth = state.slots, table.evals.shape[2]
     f = getattr(model, table.view)(u[0], row.t, cond)
     _check_prediction(f, u[0], table.view)
-    put = lambda ring, one: lax.dynamic_update_index_in_dim(ring, one, k % depth, 0)  # noqa: E731
-    ring = jax.tree.map(put, state.ring, f)
+    ring = jax.tree.map(lambda old, one: lax.dynamic_update_index_in_dim(old, one, k % depth, 0), state.ring, f)
     history = [jax.tree.map(lambda leaf, j=j: leaf[j], ring) for j in range(depth)]
     new = [add(lincomb(s, u), lincomb(e, history)) for s, e in zip(row.states, row.evals, strict=True)]
     if row.noise is not None:
@@ -202,6 +214,16 @@ def run_table(
 
     Returns:
         The sample, like `x`; with `trajectory` (N+1, ...) of these at the times `table.t_state`.
+
+    Raises:
+        ValueError: a prediction does not match the state in structure, shape or dtype.
+
+    Example:
+        >>> from odekit.samplers import ddim, gaussian
+        >>> from odekit.schedules import FlowMatching
+        >>> flow = FlowMatching()
+        >>> float(run_table(ddim(flow, [1.0, 0.0]), gaussian([3.0], 0.1, flow), jnp.zeros(1))[0])
+        3.0
     """
 
     def step(state, indexed_row):

@@ -88,11 +88,10 @@ class Denoiser(eqx.Module):
         at = self.schedule
         p, q = conversion(self.predicts, want, at.alpha(t), at.sigma(t), at.alpha_dot(t), at.sigma_dot(t))
 
-        def convert(x: Array, f: Array) -> Array:
-            fit = lambda c: c.astype(real_dtype(x.dtype)).reshape(c.shape + (1,) * (x.ndim - c.ndim))  # noqa: E731
-            return fit(p) * x + fit(q) * f
+        def fit(c: Array, x: Array) -> Array:
+            return c.astype(real_dtype(x.dtype)).reshape(c.shape + (1,) * (x.ndim - c.ndim))
 
-        return jax.tree.map(convert, x, f)
+        return jax.tree.map(lambda x, f: fit(p, x) * x + fit(q, x) * f, x, f)
 
 
 class _Guided(eqx.Module):

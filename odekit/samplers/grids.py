@@ -80,7 +80,7 @@ def on_grid(schedule: Schedule, ts: Any) -> Grid:
     Example:
         >>> from odekit.schedules import FlowMatching
         >>> on_grid(FlowMatching(), [1.0, 0.5, 0.0]).gain.tolist()
-        [0.5, 0.5]
+        [0.5, 1.0]
     """
     ts = ts if isinstance(ts, Tracer) else np.asarray(ts, np.float64)
     if ts.ndim != 1 or len(ts) < 2:

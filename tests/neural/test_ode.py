@@ -53,7 +53,7 @@ def test_every_series_may_have_its_own_times():
 
 @pytest.mark.parametrize(("augment", "reached"), [(0, False), (1, True)])
 def test_only_an_augmented_flow_turns_a_line_around(augment, reached):
-    """No flow on a line maps x to -x: the best ordered map has mean squared error 1/3. With a dimension more one does."""
+    """No flow on a line maps x to -x: the best ordered map has mean squared error 1/3. One more dimension suffices."""
     x = jnp.linspace(-1, 1, 16)[:, None]
     net = eqx.nn.MLP(1 + augment, 1 + augment, 16, 1, jnp.tanh, key=jax.random.key(0))
     model = NeuralODE(net, augment=augment, rtol=1e-3, atol=1e-4)
