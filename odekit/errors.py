@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 class Result(enum.IntEnum):
@@ -63,7 +64,12 @@ def summary(codes: np.ndarray, ts: np.ndarray) -> str:
 
 def concrete(x: Any) -> np.ndarray | None:
     """Return `x` as a NumPy array where its values are known now, else None."""
-    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    return None if isinstance(x, Tracer) else np.asarray(x)
+
+
+def known(*arrays: Any) -> bool:
+    """Return whether the values of all arrays are known now, outside of any transformation."""
+    return not any(isinstance(x, Tracer) for x in arrays)
 
 
 def require_finite(name: str, x: Any, cure: str) -> None:

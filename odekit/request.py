@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import eval_jaxpr
 
 from odekit import errors
 from odekit.adjoint.base import Adjoint
@@ -74,7 +75,7 @@ def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]
     structure = jax.tree.structure(shape)
 
     def fn(free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
-        out = jax.core.eval_jaxpr(traced.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
+        out = eval_jaxpr(traced.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
         return jax.tree.unflatten(structure, out)
 
     return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
@@ -159,6 +160,7 @@ def prepare(
 
 
 def check_order(problem: Any, y0: PyTree, event: Any) -> None:
+    """Raise where another library's order of arguments was used, or an event was given."""
     if isinstance(y0, Method) or type(y0).__module__.startswith("diffrax"):
         raise TypeError("`y0` was a solver: the order is solve(problem, y0, t0, t1, method); diffrax's differs.")
     if type(problem).__module__.startswith("diffrax"):

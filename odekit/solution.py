@@ -76,6 +76,11 @@ class Solution(eqx.Module):
         stats: `accepted`, `rejected` and `evaluations` (of the vector field), int32 each.
         dense: what `sol(t)` reads, or None.
         method: name of the method that ran.
+
+    Example:
+        >>> import odekit as ok
+        >>> ok.solve(lambda t, y, args: -y, 1.0, 0.0, 1.0).message()
+        'The solve reached t1.'
     """
 
     ts: Array

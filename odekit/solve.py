@@ -13,13 +13,13 @@ from odekit import errors, stepping
 from odekit.adjoint.base import Adjoint
 from odekit.control import PID
 from odekit.loops import fixed, saving
-from odekit.loops.lanes import varying
-from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.brownian import increments
 from odekit.loops.engine import Free, Last, Program, block_width
-from odekit.problem import SDE, Bound, Lifted
+from odekit.loops.lanes import varying
+from odekit.loops.record import Raw, Rows, Span
+from odekit.problem import Bound, Lifted
 from odekit.request import Arrays, Request, Spec, check_order, close, prepare, split
-from odekit.solution import SaveAt, Solution, check
+from odekit.solution import Solution, check
 from odekit.solvers.base import Method
 from odekit.typing import PyTree, Scalar
 
@@ -102,14 +102,13 @@ def solve(
     if throw == "traced":
         failed = sol.result != errors.Result.SUCCESS
         return eqx.error_if(sol, failed, "A solve did not reach t1; look at `sol.result` with `throw=False`.")
-    known = not any(isinstance(x, jax.core.Tracer) for x in (sol.result, sol.t1))
-    return check(sol) if throw and known else sol
+    return check(sol) if throw and errors.known(sol.result, sol.t1) else sol
 
 
 def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[int, int, str], None]) -> Solution:
     """Run by pieces of 256 steps, and tell `progress` the thousandths of the interval that are done."""
     spec, arrays = request
-    if spec.n_steps is not None or spec.keep_rows or isinstance(arrays.t1, jax.core.Tracer):
+    if spec.n_steps is not None or spec.keep_rows or not errors.known(arrays.t0, arrays.t1):
         raise ValueError("`progress` was given; it needs an eager adaptive solve that saves only its end: drop it.")
     state = stepping.begin(spec, arrays)
     while int(state.result) == errors.Result.UNFINISHED:
@@ -127,7 +126,7 @@ def run(spec: Spec, arrays: Arrays) -> Solution:
     method = spec.method.join(arrays.method)
     if spec.n_steps is None:
         return _adaptive(spec, arrays, problem, args, controller, method)
-    return _fixed(spec, arrays, problem, args, method)
+    return _fixed(spec, spec.n_steps, arrays, problem, args, method)
 
 
 def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller: PID, method: Method) -> Solution:
@@ -152,17 +151,18 @@ def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller
     return _wrap(spec, arrays, raw, rows, bind, free, method, args, starts=1 if arrays.dt0 is not None else 2)
 
 
-def _fixed(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
+def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
     errors.check_field(arrays.y0, jax.eval_shape(problem, arrays.t0, arrays.y0, args))
     noise = None if arrays.key is None else increments(arrays.key)
     bound = Bound(problem, args, arrays.y0, noise)
-    grid = fixed.Grid(spec.n_steps, arrays.fractions)
+    grid = fixed.Grid(n, arrays.fractions)
     raw, rows = fixed.run(method, bound, grid, arrays.y0, arrays.t0, arrays.t1, spec.keep_rows)
     leaves, static = split((problem, args), numbers=True)
     shapes = jax.eval_shape(lambda: arrays.y0)  # dense output leaves this call, and with it what `bind` holds
 
     def bind(free: list[Any]) -> Bound:
-        return Bound(*static.join(free), shapes)
+        own_problem, own_args = static.join(free)
+        return Bound(own_problem, own_args, shapes)
 
     return _wrap(spec, arrays, raw, rows, bind, leaves, method, args, starts=1)
 
@@ -185,7 +185,7 @@ def _wrap(
     track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1)
     ts, ys = saving.gather(saveat, bind, free, method, track, arrays.y0, arrays.ts)
     if saveat.fn is not None:
-        ys = jax.vmap(lambda t, y: saveat.fn(t, y, args))(ts, ys)
+        ys = jax.vmap(saveat.fn, (0, 0, None))(ts, ys, args)
     stats = {
         "accepted": raw.accepted,
         "rejected": raw.tried - raw.accepted,

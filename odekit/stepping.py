@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from odekit import errors
 from odekit.control import PID
 from odekit.errors import Result
 from odekit.loops.adaptive import Lanes
@@ -31,6 +32,10 @@ class State(eqx.Module):
         lanes: what the loop carries.
         t0: start of the interval.
         t1: end of the interval.
+
+    Example:
+        >>> bool(init(lambda t, y, args: -y, 1.0, 0.0, 1.0).done)
+        False
     """
 
     lanes: Lanes
@@ -177,7 +182,7 @@ def finish(state: State, *, throw: bool = True) -> Solution:
         },
         method=method.name,
     )
-    known = not any(isinstance(x, jax.core.Tracer) for x in (result, t))
+    known = errors.known(result, t)
     under_way = known and bool(jnp.all((result == Result.UNFINISHED) | (result == Result.SUCCESS)))
     return check(sol) if throw and known and not under_way else sol
 

@@ -33,14 +33,17 @@ def compare(name, run, ys, p):
 
     for kind, fn in (("forward", run), ("gradient", jax.grad(loss, (0, 1)))):
         compiled = jax.jit(fn).lower(ys, p).compile()
-        same = jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(jax.device_get(a) - b).max()), compiled(ys, p), want[kind]))
-        moved = re.findall(r"= (\S+?)(?:\{\S*)? (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)", compiled.as_text())
+        got = jax.device_get(compiled(ys, p))
+        same = jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), got, want[kind]))
+        names = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+        moved = re.findall(rf"= (\S+?)(?:\{{\S*)? (?:{names})", compiled.as_text())
         out[f"{name} {kind}"] = [max(same), moved]
 
 def loss(ys, p):
     return jnp.sum(forward(ys, p) ** 2)
 
-want = {"forward": jax.device_get(jax.jit(forward)(ys, p)), "gradient": jax.device_get(jax.jit(jax.grad(loss, (0, 1)))(ys, p))}
+want = {"forward": forward, "gradient": jax.grad(loss, (0, 1))}
+want = {name: jax.device_get(jax.jit(fn)(ys, p)) for name, fn in want.items()}
 
 auto = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
 split = jax.device_put(ys, NamedSharding(auto, P("x")))

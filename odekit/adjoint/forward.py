@@ -1,9 +1,9 @@
 """Forward mode through the loop itself."""
 
 from odekit.adjoint.base import Adjoint, Solve
-from odekit.loops.record import Raw, Rows
 from odekit.loops.engine import Free, Last, Program
 from odekit.loops.lanes import single
+from odekit.loops.record import Raw, Rows
 
 
 class Forward(Adjoint):

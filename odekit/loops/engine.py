@@ -84,8 +84,9 @@ class Program(NamedTuple):
         return in_blocks(engine, self.width)
 
     def proceed(self) -> Engine:
-        """Return the engine that takes the loop's own state to a number of accepted steps; `last` is `(last, lanes,
-        target)`, with the counter of the lanes one a lane.
+        """Return the engine that takes the loop's own state to a number of accepted steps.
+
+        `last` is `(last, lanes, target)`, with the counter of the lanes one a lane.
         """
 
         def engine(lanes: int, flags: tuple[bool, ...], last: PyTree, free: Free) -> tuple[Lanes, tuple[()]]:
@@ -113,9 +114,7 @@ class Program(NamedTuple):
             return in_blocks(engine, self.width)
         return lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest)
 
-    def recorded(
-        self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int
-    ) -> tuple[Lanes, Rows]:
+    def recorded(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int) -> tuple[Lanes, Rows]:
         """Return the end and the recorded steps of one block of lanes."""
         loop = self.loop(lanes, flags, last, free)
         return record(loop, start(loop, last.y0, last.dt0), self.max_steps, every)

@@ -65,7 +65,9 @@ def broadcast(x: Array, shape: tuple[int, ...], axis: int, name: Any) -> Array:
     """Broadcast to `shape`, whose new `axis` is split over the mesh axes `name`, None for none."""
     if name is None:
         return jnp.broadcast_to(x, shape)
-    spec: list[Any] = [axis_of(x, i - len(shape) + x.ndim) if i >= len(shape) - x.ndim else None for i in range(len(shape))]
+    spec: list[Any] = [
+        axis_of(x, i - len(shape) + x.ndim) if i >= len(shape) - x.ndim else None for i in range(len(shape))
+    ]
     spec[axis] = name
     return jnp.broadcast_to(x, shape, out_sharding=jax.sharding.PartitionSpec(*spec))
 

@@ -62,7 +62,7 @@ class Method(eqx.Module):
         """Whether a step needs the linear part of the problem apart."""
         return False
 
-    def prepare(self, problem: Any, dt: Array) -> "Method":
+    def prepare(self, problem: Any, dt: Any) -> "Method":
         """Return this method with everything that depends on the step size alone computed once.
 
         A uniform grid calls it before its scan; exponential integrators fill in their phi functions here.

@@ -90,7 +90,7 @@ class ExponentialRK(Method):
         """Return nothing: the first stage belongs to the step."""
         return None
 
-    def prepare(self, problem: Any, dt: Array) -> "ExponentialRK":
+    def prepare(self, problem: Any, dt: Any) -> "ExponentialRK":
         """Return this method with its weights for steps of length `dt`, computed once.
 
         A concrete L and dt are handled in float64 by NumPy on the host, traced ones in the widest precision that JAX

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 import odekit as ok
 from odekit.loops.brownian import increments
@@ -14,8 +15,11 @@ RATE, NOISE = 0.8, 0.6
 
 def path_sums(keys, n, y):
     """The Brownian path at t=1 that `n` equal steps see, from the same counter-based increments."""
-    draws = jax.vmap(lambda key: jax.vmap(lambda k: increments(key)(k, jnp.array(1 / n), y))(jnp.arange(n, dtype=jnp.uint32)))
-    return draws(keys)
+
+    def path(key):
+        return jax.vmap(lambda k: increments(key)(k, jnp.array(1 / n), y))(jnp.arange(n, dtype=jnp.uint32))
+
+    return jax.vmap(path)(keys)
 
 
 def geometric(keys, n):
@@ -42,7 +46,7 @@ def test_strong_order_one_on_additive_noise():
     fine, counts, errors = 1024, np.array([4, 8, 16, 32, 64]), []
     keys = jax.random.split(jax.random.key(2), PATHS)
     dw = path_sums(keys, fine, jnp.array(1.0))
-    exact = np.exp(-1) + NOISE * (dw @ jnp.exp((jnp.arange(fine) + 0.5) / fine - 1))
+    exact = np.exp(-1) + NOISE * (dw @ jnp.exp((jnp.arange(float(fine)) + 0.5) / fine - 1))
     problem = ok.SDE(lambda t, y, args: -y, lambda t, y, args: NOISE * jnp.ones_like(y), noise="additive")
     method = ok.EulerMaruyama()
     for n in counts:
@@ -83,8 +87,6 @@ def test_mean_is_that_of_the_scheme():
 def test_increments_are_normal_independent_and_fixed_by_key_and_index():
     draw = jax.vmap(lambda k: increments(jax.random.key(4))(k, jnp.array(0.25), jnp.zeros(64)))
     z = np.asarray(draw(jnp.arange(2048, dtype=jnp.uint32))) / 0.5
-    from scipy.stats import kstest
-
     assert kstest(z.ravel(), "norm").pvalue > 1e-5
     assert abs(np.mean(z[1:] * z[:-1])) < 5 / np.sqrt(z.size)
     assert abs(np.mean(z[:, 1:] * z[:, :-1])) < 5 / np.sqrt(z.size)
