@@ -74,7 +74,8 @@ def test_dense_output_takes_times_of_any_shape():
 def test_dense_output_agrees_with_save_times():
     ts = jnp.linspace(0.0, 3.0, 7)
     saved = ok.solve(forced, 1.0, 0.0, 3.0, saveat=ts)
-    np.testing.assert_array_equal(ok.solve(forced, 1.0, 0.0, 3.0, saveat=SaveAt(dense=True))(ts), saved.ys)
+    dense = ok.solve(forced, 1.0, 0.0, 3.0, saveat=SaveAt(dense=True))(ts)
+    np.testing.assert_allclose(dense, saved.ys, rtol=1e-14, atol=1e-15)  # the same sums, compiled apart
 
 
 def test_start_times_and_end_come_in_order():
@@ -143,16 +144,21 @@ def test_a_first_length_is_taken_as_given():
 
 
 @pytest.mark.parametrize(
-    "gains", [{"pcoeff": 0.4, "icoeff": 0.3}, {"pcoeff": 1 / 3, "icoeff": 1 / 3}, {"icoeff": 1 / 18, "pcoeff": 1 / 9, "dcoeff": 1 / 18}],
+    "gains",
+    [
+        {"pcoeff": 0.4, "icoeff": 0.3},
+        {"pcoeff": 1 / 3, "icoeff": 1 / 3},
+        {"pcoeff": 1 / 9, "icoeff": 1 / 18, "dcoeff": 1 / 18},
+    ],
     ids=["PI3040", "PI3333", "H312PID"],
-)  # fmt: skip
+)
 def test_gains_control_the_error(gains):
     case = cases.VAN_DER_POL
     errors = []
     for tol in (1e-6, 1e-8):
         pid = ok.PID(tol, tol, **gains)
         sol = ok.solve(case.f, jnp.asarray(case.y0), case.t0, case.t1, controller=pid)
-        assert sol.stats["rejected"] < 0.25 * sol.stats["accepted"]
+        assert 4 * sol.stats["rejected"] < sol.stats["accepted"]
         errors.append(np.max(np.abs(sol.y1 - case.y1)))
     assert errors[0] < 2e-4
     assert errors[1] < errors[0] / 30
@@ -170,7 +176,10 @@ def test_a_longest_step_is_kept():
 def test_the_vector_field_is_never_evaluated_beyond_the_end():
     """The field is NaN outside of the interval; a stage there would end the solve."""
     for t0, t1 in ((0.0, 1.0), (1.0, 0.0)):
-        f = lambda t, y, args: jnp.where((t < 0) | (t > 1), jnp.nan, -y)
+
+        def f(t, y, args):
+            return jnp.where((t < 0) | (t > 1), jnp.nan, -y)
+
         assert jnp.isfinite(ok.solve(f, 1.0, t0, t1).y1)
 
 
@@ -187,21 +196,26 @@ def test_tighter_tolerances_cost_more_and_err_less():
 
 def test_tolerances_for_each_entry():
     """The fast entry is let go: the slow one alone sets the steps."""
-    f = lambda t, y, args: jnp.stack([-y[0], 40 * jnp.cos(40 * t) + 0 * y[1]])
+
+    def f(t, y, args):
+        return jnp.stack([-y[0], 40 * jnp.cos(40 * t) + 0 * y[1]])
+
     y0 = jnp.array([1.0, 0.0])
     strict = ok.solve(f, y0, 0.0, 3.0, rtol=0.0, atol=1e-8)
     loose = ok.solve(f, y0, 0.0, 3.0, rtol=0.0, atol=jnp.array([1e-8, 1e6]))
-    assert loose.stats["accepted"] < strict.stats["accepted"] / 5
+    assert 5 * loose.stats["accepted"] < strict.stats["accepted"]
     np.testing.assert_allclose(loose.y1[0], np.exp(-3), atol=1e-7)
 
 
 def test_tolerances_for_each_leaf():
-    f = lambda t, y, args: {"a": -y["a"], "b": jnp.full(2, 40.0) * jnp.cos(40 * t)}
+    def f(t, y, args):
+        return {"a": -y["a"], "b": jnp.full(2, 40.0) * jnp.cos(40 * t)}
+
     y0 = {"a": jnp.array(1.0), "b": jnp.zeros(2)}
     strict = ok.solve(f, y0, 0.0, 3.0, rtol=0.0, atol={"a": 1e-8, "b": 1e-8})
     loose = ok.solve(f, y0, 0.0, 3.0, rtol=0.0, atol={"a": 1e-8, "b": jnp.array([1e6, 1e6])})
     same = ok.solve(f, y0, 0.0, 3.0, rtol=0.0, atol=1e-8)
-    assert loose.stats["accepted"] < strict.stats["accepted"] / 5
+    assert 5 * loose.stats["accepted"] < strict.stats["accepted"]
     assert jax.tree.map(int, strict.stats) == jax.tree.map(int, same.stats)
 
 

@@ -83,7 +83,10 @@ def test_tolerances_of_each_entry_can_be_batched():
 
 def test_save_times_can_be_batched():
     ts = jnp.array([[0.0, 1.0], [0.5, 3.0], [2.0, 2.0]])
-    one = lambda ts: ok.solve(cases.lotka_volterra, STARTS[0], 0.0, 3.0, saveat=ts)
+
+    def one(ts):
+        return ok.solve(cases.lotka_volterra, STARTS[0], 0.0, 3.0, saveat=ts)
+
     assert_close(jax.vmap(one)(ts), loop(one, ts))
 
 
