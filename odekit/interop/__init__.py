@@ -1,1 +1,0 @@
-"""Edges to other libraries."""
