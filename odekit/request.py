@@ -24,6 +24,7 @@ from odekit.trees import common_real
 from odekit.typing import PyTree, Scalar
 
 MAX_STEPS = 4096
+_TSIT5, _RECORDED = Tsit5(), Recorded()
 
 
 class Static(NamedTuple):
@@ -153,8 +154,8 @@ def prepare(
         method = _prepare_on_host(problem, method, y0, t0, t1, n_steps)
     arrays, static = split((problem, args, controller), numbers=True)
     method_arrays, method_static = split(method, numbers=False)
-    asked = eqx.tree_at(lambda s: s.ts, saveat, None, is_leaf=lambda x: x is None)
-    spec = Spec(static, method_static, adjoint or Recorded(), asked, saveat.rows, n_steps, steps)
+    asked = saveat if saveat.ts is None else eqx.tree_at(lambda s: s.ts, saveat, None)
+    spec = Spec(static, method_static, adjoint or _RECORDED, asked, saveat.rows, n_steps, steps)
     step = None if dt0 is None else _first_length(dt0, t0, t1, dtype)
     return Request(spec, Arrays(y0, t0, t1, step, save_ts, fractions, key, arrays, method_arrays))
 
@@ -170,6 +171,8 @@ def check_order(problem: Any, y0: PyTree, event: Any) -> None:
 
 
 def _state_leaf(x: Any) -> Array:
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact) and not jax.typeof(x).weak_type:
+        return x
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         if not (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_):
@@ -180,7 +183,7 @@ def _state_leaf(x: Any) -> Array:
 
 def _time(name: str, t: Any, dtype: Any) -> Array:
     errors.require_finite(name, t, "end at a finite time")
-    t = jnp.asarray(t)
+    t = t if isinstance(t, jax.Array) else np.asarray(t)  # no work for the device where the host knows the value
     if t.ndim:
         raise ValueError(f"`{name}` has shape {t.shape}; give a scalar, and vmap over several.")
     return t.astype(dtype)
@@ -245,7 +248,7 @@ def _grid(n_steps: Any, dt: Any, t0: Array, t1: Array, dtype: Any) -> tuple[Arra
 def _default_method(problem: Problem, n_steps: int | None) -> Method:
     if isinstance(problem, SDE):
         return EulerMaruyama()
-    return Krogstad4() if isinstance(problem, SemiLinear) and n_steps is not None else Tsit5()
+    return Krogstad4() if isinstance(problem, SemiLinear) and n_steps is not None else _TSIT5
 
 
 def _check_method(problem: Problem, method: Any, n_steps: int | None, key: Array | None) -> None:
@@ -286,7 +289,7 @@ def _check_tolerances(pid: PID, y0: PyTree, dtype: Any) -> PID:
         return np.where(value > 0, np.maximum(value, floor), value)
 
     rtol = jax.tree.map(raise_to_floor, pid.rtol)
-    return eqx.tree_at(lambda p: p.rtol, pid, rtol, is_leaf=lambda x: x is None)
+    return pid if rtol is pid.rtol else eqx.tree_at(lambda p: p.rtol, pid, rtol)
 
 
 def _prepare_on_host(problem: Problem, method: Method, y0: PyTree, t0: Array, t1: Array, n_steps: int) -> Method:
