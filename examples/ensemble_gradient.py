@@ -1,4 +1,4 @@
-"""Fit one set of rates to many predator-prey solutions at once: plain `vmap` for the ensemble, plain `grad` through it."""
+"""Fit one set of rates to many predator-prey solutions at once: `vmap` for the ensemble, `grad` through it."""
 
 import argparse
 
@@ -29,7 +29,9 @@ def solutions(rates, y0):
     """All lanes (lanes, SAVED, 2) in one loop, each with its own steps."""
 
     def one(y0):
-        return ok.solve(lotka_volterra, y0, 0.0, T1, args=rates, saveat=jnp.linspace(0, T1, SAVED), rtol=1e-5, atol=1e-7)
+        return ok.solve(
+            lotka_volterra, y0, 0.0, T1, args=rates, saveat=jnp.linspace(0, T1, SAVED), rtol=1e-5, atol=1e-7
+        )
 
     return jax.vmap(one)(y0).ys
 

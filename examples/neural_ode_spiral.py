@@ -1,4 +1,4 @@
-"""Fit a neural ODE to noisy pieces of cubic spirals that are seen at irregular times, first a prefix, then the whole."""
+"""Fit a neural ODE to noisy spirals seen at irregular times, first to a prefix of each, then to the whole."""
 
 import argparse
 
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import odekit as ok
+from odekit.progress import Bar
 
 MATRIX = ((-0.1, 2.0), (-2.0, -0.1))  # y' = y^3 @ MATRIX, elementwise cube
 SPAN, SEEN, NOISE = 6.0, 30, 0.02
@@ -23,15 +24,13 @@ def spiral(t, y, args):
     return y**3 @ jnp.array(MATRIX, y.dtype)
 
 
-
-
 def series(key, n, ts):
     """Solutions (n, K, 2) at times (n, K) from starts on radii 1 to 2."""
     radius_key, angle_key = jax.random.split(key)
     radius = jax.random.uniform(radius_key, (n, 1), minval=1.0, maxval=2.0)
     angle = jax.random.uniform(angle_key, (n, 1), maxval=2 * jnp.pi)
     y0 = radius * jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
-    return jax.vmap(lambda y, t: ok.solve(spiral, y, t[0], t[-1], saveat=t, rtol=1e-7, atol=1e-9).ys)(y0, ts)
+    return jax.vmap(lambda y, t: ok.solve(spiral, y, t[0], t[-1], saveat=t, rtol=2e-6, atol=1e-8).ys)(y0, ts)
 
 
 def misfit(model, batch, key):
@@ -52,7 +51,7 @@ def main(steps: tuple[int, int], figure: str) -> float:
     for points, updates in zip((PREFIX, SEEN), steps, strict=True):
         model, history = ok.learn.fit(
             misfit, model, (ts[:, :points], seen[:, :points]), key=order_key, steps=updates, batch=SERIES,
-            optimizer=ok.learn.adam(updates, RATE), progress=ok.progress.Bar(f"{points:2d} points"),
+            optimizer=ok.learn.adam(updates, RATE), progress=Bar(f"{points:2d} points"),
         )  # fmt: skip
 
     test_ts = jnp.tile(jnp.linspace(0.0, SPAN, TEST_POINTS)[None], (TESTED, 1))
@@ -70,7 +69,7 @@ def draw(path, ts, seen, truth, guess):
     for i, colour in enumerate(("#0072B2", "#009E73", "#D55E00")):
         right.plot(*np.asarray(truth[i]).T, color=colour, linewidth=3, alpha=0.35)
         right.plot(*np.asarray(guess[i]).T, color=colour, linewidth=1)
-    right.set(xlabel="first coordinate", ylabel="second", title="new series: truth (wide), model (thin)", aspect="equal")
+    right.set(xlabel="first coordinate", ylabel="second", title="new: truth (wide), model (thin)", aspect="equal")
     figure.savefig(path, dpi=150)
 
 

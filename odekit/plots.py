@@ -102,7 +102,7 @@ def _strips(figure: Any, title: str, rows: Mapping[str, np.ndarray], colours: st
     band = 0.3 / (0.34 + 0.3 * len(rows))
     figure.text(0.01, 1 - 0.04 * band, title, va="top", fontsize=10)
     for i, (label, images) in enumerate(rows.items()):
-        axis = figure.add_axes((0.165, (len(rows) - 0.85 - i) * band, 0.83, 0.92 * band))
+        axis = figure.add_axes((0.175, (len(rows) - 0.85 - i) * band, 0.82, 0.92 * band))
         padded = np.pad(np.asarray(images, float), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
         strip = np.concatenate(list(padded), axis=1)
         axis.imshow(strip, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
