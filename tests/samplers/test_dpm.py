@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases_sampling import FM, VE, VP, agrees, ends, flow_error, mixture, starts
+from cases_sampling import FM, VE, VP, agrees, ends, flow_error, mixture, numpy_view, run_by_hand, starts
 
 from odekit.samplers import dpmpp, sample, time_grid
 
@@ -62,6 +62,33 @@ def test_errors_on_other_paths(case, order, compat, printed):
             schedule, ts = FM, time_grid(FM, n, start=0.999, end=0.02)
         value = flow_error(dpmpp(schedule, ts, order, lower_order_final=False, compat=compat), case)
         assert agrees(value, want), f"{n}: {value:.4e}, not {want:.2e}"
+
+
+@pytest.mark.parametrize(("compat", "c"), [(True, 1.0), (False, 2.0)])
+def test_third_order_formula(compat, c):
+    """The update as published (c=1), and with the factor that its second difference lacks (c=2)."""
+    ts, view, x, seen = time_grid(VP, 8), numpy_view(VP, "data"), starts(), []
+    alpha, sigma, lam = VP.alpha(ts), VP.sigma(ts), VP.lam(ts)
+    for k in range(8):
+        seen.insert(0, view(x, ts[k]))
+        h = lam[k + 1] - lam[k]
+        phi1 = np.expm1(-h)
+        phi2 = phi1 / h + 1
+        phi3 = phi2 / h - 0.5
+        new = sigma[k + 1] / sigma[k] * x - alpha[k + 1] * phi1 * seen[0]
+        if k > 0:
+            r0 = (lam[k] - lam[k - 1]) / h
+            d0 = (seen[0] - seen[1]) / r0
+        if k == 1:
+            new = new - alpha[k + 1] * phi1 * 0.5 * d0
+        elif k > 1:
+            r1 = (lam[k - 1] - lam[k - 2]) / h
+            d1 = (seen[1] - seen[2]) / r1
+            slope = d0 + r0 / (r0 + r1) * (d0 - d1)
+            new = new + alpha[k + 1] * phi2 * slope - alpha[k + 1] * phi3 * c * (d0 - d1) / (r0 + r1)
+        x = new
+    table = dpmpp(VP, ts, 3, lower_order_final=False, compat=compat)
+    np.testing.assert_allclose(run_by_hand(table, view, starts(), None), x, rtol=1e-12, atol=1e-12)
 
 
 def test_order_is_lowered_where_it_pays():
