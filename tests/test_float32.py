@@ -1,0 +1,99 @@
+"""Float32, no stall at large times, no drift over many steps, errors no larger than diffrax's."""
+
+import cases
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import odekit as ok
+
+ORBIT = jnp.asarray(cases.kepler_start(0.5), jnp.float32)
+
+
+@pytest.mark.slow
+def test_a_thousand_orbits_err_no_more_than_in_diffrax():
+    """Kepler with e = 0.5, tolerance 1e-6: both lose phase along the orbit; distances from the exact end."""
+    t1 = np.float32(2000 * np.pi)
+    exact = ok.solve(
+        cases.kepler, cases.KEPLER.y0, 0.0, float(t1), ok.Dopri8(), rtol=1e-13, atol=1e-13, max_steps=10**6
+    )
+
+    def distance(y):
+        return float(np.linalg.norm(np.asarray(y[:2], float) - np.asarray(exact.y1[:2])))
+
+    def energy(y):
+        y = np.asarray(y, float)
+        return abs(0.5 * np.sum(y[2:] ** 2) - 1 / np.linalg.norm(y[:2]) + 0.5)
+
+    def theirs(method):
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(cases.kepler), method, jnp.float32(0.0), jnp.float32(t1), None, ORBIT,
+            stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-6), max_steps=10**6,
+            adjoint=diffrax.ForwardMode(),
+        ).ys[0]  # fmt: skip
+
+    for our_method, their_method in ((ok.Tsit5(), diffrax.Tsit5()), (ok.Dopri5(), diffrax.Dopri5())):
+        sol = ok.solve(cases.kepler, ORBIT, 0.0, t1, our_method, rtol=1e-6, atol=1e-6, max_steps=10**6)
+        assert sol.y1.dtype == jnp.float32
+        peer = theirs(their_method)
+        figures = (distance(sol.y1), distance(peer), energy(sol.y1), energy(peer))
+        print(our_method.name, sol.stats, figures)
+        assert figures[2] <= figures[3], figures
+
+
+def test_an_orbit_from_a_late_start_does_not_stall():
+    """At t = 1e6 float32 resolves 1/16; steps of 0.1 and less still add up."""
+    orbits = 10
+    length = np.float32(2 * np.pi * orbits)
+    late = ok.solve(cases.kepler, ORBIT, 1e6, np.float32(1e6) + length, rtol=1e-6, atol=1e-6)
+    true_length = float(late.t1) - 1e6
+    early = ok.solve(cases.kepler, ORBIT, 0.0, true_length, rtol=1e-6, atol=1e-6)
+    assert late.stats["accepted"] == early.stats["accepted"]
+    np.testing.assert_array_equal(late.y1, early.y1)
+
+
+def test_a_forced_field_from_a_late_start():
+    """The field reads t itself, which float32 rounds to 1/16 here: the error is that of the times, not a stall."""
+    sol = ok.solve(lambda t, y, args: jnp.cos(t - 1e6), jnp.float32(0.0), 1e6, 1e6 + 8, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(sol.y1, np.sin(8.0), atol=0.07)
+
+
+def test_a_hundred_thousand_steps_end_exactly():
+    sol = ok.solve(lambda t, y, args: jnp.zeros_like(y), jnp.float32(1.0), 0.0, 100.0, ok.Euler(), dt=0.001)
+    assert (sol.stats["accepted"], sol.t1, sol.y1) == (100_000, 100.0, 1.0)
+
+
+@pytest.mark.parametrize("options", [{"n_steps": 100_000}, {"controller": ok.PID(dt_max=0.001), "max_steps": 200_000}])
+def test_the_clock_does_not_drift(options):
+    """The integral of t: a clock that is off by a step in 1e5 would be off by 2e-5 of it."""
+    largest = ok.solve(
+        lambda t, y, args: (t, jnp.ones_like(t)), (jnp.float32(0.0), jnp.float32(0.0)), 0.0, 100.0, ok.Heun(), **options
+    )
+    assert largest.t1 == 100.0
+    np.testing.assert_allclose(largest.y1[0], 5000.0, rtol=2e-4)
+
+
+def test_save_times_are_met_in_float32():
+    ts = np.linspace(0.0, 50.0, 11)
+    sol = ok.solve(cases.kepler, ORBIT, 0.0, 50.0, saveat=ts, rtol=1e-6, atol=1e-6)
+    exact = ok.solve(cases.kepler, cases.KEPLER.y0, 0.0, 50.0, ok.Dopri8(), saveat=ts, rtol=1e-12, atol=1e-12)
+    assert sol.ys.dtype == sol.ts.dtype == jnp.float32
+    np.testing.assert_allclose(sol.ys, exact.ys, atol=2e-3)
+
+
+def test_tolerances_down_to_rounding_keep_improving():
+    """Lotka-Volterra to T = 10: the published errors of a float32 Dopri5 with compensated time, with some slack."""
+    case = cases.LOTKA_VOLTERRA
+    for tol, most in ((1e-6, 3e-5), (2e-6, 6e-5)):
+        sol = ok.solve(case.f, jnp.asarray(case.y0, jnp.float32), 0.0, 10.0, ok.Dopri5(), rtol=tol, atol=tol)
+        assert np.max(np.abs(np.asarray(sol.y1) - case.y1)) < most
+
+
+def test_lanes_in_float32():
+    y0 = jnp.linspace(0.98, 1.02, 7, dtype=jnp.float32)[:, None] * ORBIT[None]
+    many = jax.vmap(lambda y: ok.solve(cases.kepler, y, 0.0, 6.0, rtol=1e-6, atol=1e-6).y1)(y0)
+    alone = ok.solve(cases.kepler, y0[3], 0.0, 6.0, rtol=1e-6, atol=1e-6).y1
+    assert many.dtype == jnp.float32
+    np.testing.assert_allclose(many[3], alone, atol=2e-5)
