@@ -169,6 +169,7 @@ def finish(state: State, *, throw: bool = True) -> Solution:
     """
     lanes, method = state.lanes, state.method.join(state.method_arrays)
     t, result = state.t, state.result
+    accepted, tried = lanes.counts[..., 0], lanes.counts[..., 1]  # axes that `vmap` added come first
     sol = Solution(
         ts=t[..., None],
         ys=jax.tree.map(lambda y: jnp.expand_dims(y, t.ndim), lanes.y),
@@ -176,9 +177,9 @@ def finish(state: State, *, throw: bool = True) -> Solution:
         t1=t,
         result=result,
         stats={
-            "accepted": lanes.accepted,
-            "rejected": lanes.tried - lanes.accepted,
-            "evaluations": 1 + lanes.tried * method.stages,
+            "accepted": accepted,
+            "rejected": tried - accepted,
+            "evaluations": 1 + tried * method.stages,
         },
         method=method.name,
     )
