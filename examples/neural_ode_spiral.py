@@ -12,11 +12,11 @@ import odekit as ok
 from odekit.progress import Bar
 
 MATRIX = ((-0.1, 2.0), (-2.0, -0.1))  # y' = y^3 @ MATRIX, elementwise cube
-SPAN, SEEN, NOISE = 6.0, 30, 0.02
+SPAN, SEEN, NOISE = 3.0, 20, 0.02
 SERIES, TESTED, TEST_POINTS = 32, 64, 60
 WIDTH, RATE = 64, 3e-3
 PREFIX = 8
-STEPS, QUICK_STEPS = (600, 1400), (20, 20)
+STEPS, QUICK_STEPS = (300, 500), (10, 10)
 FIGURE = "neural_ode_spiral.png"
 
 
