@@ -48,8 +48,8 @@ def solve(
 ) -> Solution:
     """Integrate a problem from t0 to t1, adaptively or on a fixed grid.
 
-    Under `jax.vmap` all solves run as lanes of one loop, each with its own steps. New values of any number never
-    compile again.
+    Under `jax.vmap` all solves run as lanes of one loop, each with its own steps. New values of states, times,
+    arguments and tolerances never compile again.
 
     Args:
         problem: `f(t, y, args) -> dy` for an ODE, or a `SemiLinear` or `SDE`. One lane: no batch axis is needed.
