@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+import odekit
+
 
 def _demo(given: argparse.Namespace) -> int:
     from odekit import demo
@@ -19,12 +21,9 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _info(given: argparse.Namespace) -> int:
-    for name in ("odekit", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy"):
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            version = "not installed as a package"
-        print(f"{name:10s} {version}")
+    print(f"{'odekit':10s} {odekit.__version__}")
+    for name in ("jax", "jaxlib", "equinox", "diffrax", "optax", "numpy"):
+        print(f"{name:10s} {importlib.metadata.version(name)}")
     print(f"{'python':10s} {platform.python_version()} on {platform.platform()}")
     print(f"{'devices':10s} {', '.join(str(device) for device in jax.devices())} ({jax.default_backend()})")
     double = jax.config.read("jax_enable_x64")
