@@ -14,7 +14,7 @@ from odekit.adjoint.base import Adjoint
 from odekit.control import PID
 from odekit.loops import fixed, saving
 from odekit.loops.brownian import increments
-from odekit.loops.engine import Free, Last, Program, block_width
+from odekit.loops.engine import Free, Last
 from odekit.loops.lanes import varying
 from odekit.loops.record import Raw, Rows, Span
 from odekit.problem import Bound, Lifted
@@ -131,19 +131,11 @@ def run(spec: Spec, arrays: Arrays) -> Solution:
 
 def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller: PID, method: Method) -> Solution:
     fn, free = close(problem, arrays.t0, arrays.y0, args)
-    method_arrays, method_static = split(method, numbers=False)
-    control_arrays, control_static = split(controller, numbers=True)
-    program = Program(
-        fn=fn,
-        method=method_static.join,
-        control=control_static.join,
-        max_steps=spec.max_steps,
-        width=block_width(arrays.y0),
-        fenced=jax.default_backend() == "cpu",
-    )
+    control_arrays, control = split(controller, numbers=True)
+    program = stepping.program_of(fn, spec.method, control, spec.max_steps, arrays.y0)
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
-    raw, rows = spec.adjoint(program, spec.keep_rows)(last, Free(free, method_arrays, control_arrays))
+    raw, rows = spec.adjoint(program, spec.keep_rows)(last, Free(free, arrays.method, control_arrays))
 
     def bind(free: PyTree) -> Lifted:
         return Lifted(partial(fn, free), None)

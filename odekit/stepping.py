@@ -196,7 +196,7 @@ def begin(spec: Spec, arrays: Arrays) -> State:
     fn, free = close(problem, arrays.t0, arrays.y0, args)
     control_arrays, control = split(controller, numbers=True)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
-    program = _program(fn, spec.method, control, spec.max_steps, arrays.y0)
+    program = program_of(fn, spec.method, control, spec.max_steps, arrays.y0)
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     lanes, _ = single(program.begin(), last, Free(free, arrays.method, control_arrays))
     return State(lanes, arrays.t0, arrays.t1, arrays.method, control_arrays, spec.method, control, spec.max_steps)
@@ -207,12 +207,13 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
     bundle, state, n = varying((bundle, state, n))
     problem, args = static.join(bundle)
     fn, free = close(problem, state.t0, state.y, args)
-    program = _program(fn, state.method, state.control, state.max_steps, state.y)
+    program = program_of(fn, state.method, state.control, state.max_steps, state.y)
     last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.lanes.accepted + n)
     own = Free(free, state.method_arrays, state.control_arrays)
     lanes, _ = single(program.proceed(), last, own)
     return eqx.tree_at(lambda s: s.lanes, state, lanes)
 
 
-def _program(fn: Any, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
+def program_of(fn: Any, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
+    """Return the static half of the loop for a vector field, with blocks that suit the state and this machine."""
     return Program(fn, method.join, control.join, max_steps, block_width(y), jax.default_backend() == "cpu")
