@@ -6,6 +6,7 @@ A solver is a pytree of coefficients, and running it is a pure function.
 from odekit import adjoint, learn, neural, samplers, schedules
 from odekit.control import PID
 from odekit.errors import Result, SolveError
+from odekit.event import Event
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
 from odekit.samplers.denoiser import Denoiser, guided
@@ -30,6 +31,7 @@ __all__ = [
     "ETDRK4",
     "Euler",
     "EulerMaruyama",
+    "Event",
     "Heun",
     "Krogstad4",
     "Midpoint",

@@ -70,10 +70,11 @@ class Solution(eqx.Module):
     Attributes:
         ts: (n,) saved times.
         ys: saved states, leaves (n, ...).
-        y1: the state at the end: at t1, or the last good one of a lane that stopped early.
+        y1: the state at the end: at t1, at the event that ended it, or the last good one of a lane that failed.
         t1: the time of `y1`.
         result: code of how it ended; 0 is success, see `Result`.
         stats: `accepted`, `rejected` and `evaluations` (of the vector field), int32 each.
+        event: int32, which event ended it; -1 where none did.
         dense: what `sol(t)` reads, or None.
         method: name of the method that ran.
 
@@ -89,6 +90,7 @@ class Solution(eqx.Module):
     t1: Array
     result: Array
     stats: dict[str, Array]
+    event: Array
     dense: Callable[[Array], PyTree] | None = None
     method: str = eqx.field(static=True, default="")
 
@@ -105,7 +107,7 @@ class Solution(eqx.Module):
         code, t = np.asarray(self.result)[i], np.asarray(self.t1)[i]
         if code.ndim:
             raise ValueError(f"`i` was {i!r} for lanes of shape {self.result.shape}; give one index an axis.")
-        return errors.sentence(int(code), float(t))
+        return errors.sentence(int(code), float(t), event=int(np.asarray(self.event)[i]))
 
 
 def check(sol: Solution) -> Solution:

@@ -9,7 +9,8 @@ from jax import Array, lax
 
 from odekit.adjoint.base import Adjoint, Solve
 from odekit.loops.engine import Free, Last, Program
-from odekit.loops.lanes import Engine, axis_of, broadcast, in_blocks, lanes_last, lift, single
+from odekit.loops.events import land
+from odekit.loops.lanes import Engine, axis_of, broadcast, in_blocks, lanes_last, single
 from odekit.loops.record import Raw, Rows, Span
 from odekit.problem import Lifted
 from odekit.trees import add
@@ -121,32 +122,39 @@ def reverse(program: Program, every: int) -> Engine:
 
 def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back: Back, free: Free) -> tuple[Any, Any]:
     """Walk the recorded steps of one block back."""
-    span = Span.of(back.last.t0, back.last.t1)
-    own = _own(lanes_last(free, flags), flags, lanes, axis_of(span.t0, 0))
+    lifted = lanes_last(free, flags)
+    span = Span.of(back.last.t0, back.last.t1, program.controller(lifted, flags).jumps)
+    own = _own(lifted, flags, lanes, axis_of(span.t0, 0))
     flags = tuple(eqx.is_inexact_array(x) or flag for x, flag in zip(jax.tree.leaves(own), flags, strict=True))
     varied, fixed = eqx.partition(own._replace(control=[]), eqx.is_inexact_array)
     whole = jnp.where(span.length > 0, span.length, 1)
 
-    def step(y: PyTree, t: Array, dt: Array, varied: Free, live: Array) -> PyTree:
+    def step(y: PyTree, t: Array, dt: Array, varied: Free, i: Array) -> PyTree:
         arrays = eqx.combine(varied, fixed)
-        count = len(jax.tree.leaves(arrays.field))
-        fence = live if program.fenced and lanes > 1 else None
-        problem = Lifted(lift(program.fn, lanes, arrays.field, flags[:count]), fence)
+        fence = i >= 0 if program.fenced and lanes > 1 else None
+        field, events = program.lifted(lanes, flags, arrays)
+        problem = Lifted(field if span.jumps is None else span.smooth(field, back.rows.s[i]), fence)
         method = program.method(arrays.method)
-        return method.step(problem, t, dt, y, method.init(problem, t, y)).y
+        y1 = method.step(problem, t, dt, y, method.init(problem, t, y)).y
+        return land(events, field, back.rows.event[i], t + dt, y1) if events else y1
 
     def redo(i: Array, y: PyTree) -> PyTree:
-        return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i >= 0)
+        return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i)
 
     def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
         s, h = back.rows.s[i], back.rows.dt[i]
-        _, pull = jax.vjp(lambda y, t, dt, free: step(y, t, dt, free, i >= 0), y, span.at(s), span.sign * h, varied)
+        _, pull = jax.vjp(lambda y, t, dt, free: step(y, t, dt, free, i), y, span.at(s), span.sign * h, varied)
         y, t, dt, free = pull(sums.y)
         if back.at_rows is not None:
             y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
         # t = t0 + share (t1 - t0) with constant shares: moving an end stretches the grid.
-        at_t1 = t * (s / whole) + dt * (h / whole)
-        return Sums(y, sums.t0 + t - at_t1, sums.t1 + at_t1, add(sums.free, free))
+        if span.jumps is None:
+            at_t1 = t * (s / whole) + dt * (h / whole)
+            return Sums(y, sums.t0 + t - at_t1, sums.t1 + at_t1, add(sums.free, free))
+        first, last = span.piece(s)  # between jumps nothing moves
+        at_last = (t * (s - first) + dt * h) / jnp.where(last > first, last - first, 1)
+        at_t0, at_t1 = jnp.where(first == 0, t - at_last, 0), jnp.where(last == span.length, at_last, 0)
+        return Sums(y, sums.t0 + at_t0, sums.t1 + at_t1, add(sums.free, free))
 
     zero = jnp.zeros_like(span.length)
     sums = Sums(back.end, zero, zero, jax.tree.map(jnp.zeros_like, varied))

@@ -1,0 +1,293 @@
+"""Events inside the adaptive loop: sign changes, the attempts that close in on one, the state on its other side.
+
+An accepted step over which an event changes sign is turned down, and the lane aims at the root on the step's own
+interpolant. The attempts that follow are genuine steps of the method from the same start, each corrected by Newton's
+method inside a bracket, until the state of such a step lies on the event: about three attempts an event. No loop runs
+inside the time loop, the located state has the method's full order, and its row in the record replays exactly.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from odekit.loops.record import Span
+from odekit.trees import add, scale, select
+from odekit.typing import PyTree
+
+LOOKS = (0.25, 0.5, 0.75, 1.0)
+"""Where in a step the sign is looked at."""
+SECANTS = 6
+_NEWTONS = 4
+
+
+class Watched(NamedTuple):
+    """An event: `fn(t, y)`, `apply(t, y)` or None, the sign of its direction or 0, whether it ends the lane."""
+
+    fn: Callable[..., Array]
+    apply: Callable[..., PyTree] | None
+    direction: int
+    terminal: bool
+
+
+class Watch(NamedTuple):
+    """What a lane knows of its events.
+
+    Attributes:
+        side: (events, lanes) signs where the lane stands; 0 at an event, until it has been left.
+        hunt: (4, lanes) of an event that is aimed at: the elapsed length aimed for (infinite for none), the step
+            lengths between which it lies, its sign before.
+        whole: (3, lanes) the event aimed at or that has ended the lane, -1 for none; how many corrections were made;
+            the event that the last attempt has landed on, -1 for none.
+    """
+
+    side: Array
+    hunt: Array
+    whole: Array
+
+    @property
+    def aim(self) -> Array:
+        """The elapsed length aimed for."""
+        return self.hunt[0]
+
+    @property
+    def event(self) -> Array:
+        """The event aimed at, or that has ended the lane."""
+        return self.whole[0]
+
+    @property
+    def met(self) -> Array:
+        """The event that the last attempt has landed on."""
+        return self.whole[2]
+
+
+class Attempt(NamedTuple):
+    """An attempted step: its start (elapsed length and compensation), length, states inside and at its end."""
+
+    s: Array
+    low: Array
+    h: Array
+    inner: Callable[[Array], PyTree]
+    y1: PyTree
+    ok: Array
+    live: Array
+
+
+class Crossing(NamedTuple):
+    """The first sign change of every event in a step, (lanes,) each: where between, and the signs around it."""
+
+    found: Array
+    low: Array
+    high: Array
+    before: Array
+    end: Array
+
+
+def watching(events: tuple[Watched, ...], field: Callable[..., PyTree], span: Span, s: Array, y: PyTree) -> Watch:
+    """Return what is known before the first step."""
+    nothing = jnp.zeros_like(s)
+    hunt = jnp.stack([nothing + jnp.inf, nothing, nothing, nothing])
+    whole = jnp.stack([jnp.full_like(s, k, jnp.int32) for k in (-1, 0, -1)])
+    return Watch(sides(events, field, span, s, y), hunt, whole)
+
+
+def sides(events: tuple[Watched, ...], field: Callable[..., PyTree], span: Span, s: Array, y: PyTree) -> Array:
+    """Return the signs of all events at a state; 0 where the event is no further away than time resolves."""
+    t = span.at(s)
+    rates = jnp.ones_like(t), field(t, y)
+
+    def side(event: Watched) -> Array:
+        g, slope = jax.jvp(event.fn, (t, y), rates)
+        return jnp.where(jnp.abs(g) <= _resolution(span, s) * jnp.abs(slope), 0, jnp.sign(g)).astype(t.dtype)
+
+    return lax.stop_gradient(jnp.stack([side(event) for event in events]))
+
+
+def _resolution(span: Span, s: Array) -> Array:
+    return 4 * jnp.finfo(s.dtype).eps * jnp.maximum(jnp.abs(span.t0), s)
+
+
+def look(events: tuple[Watched, ...], span: Span, watch: Watch, attempt: Attempt) -> tuple[Array, Watch]:
+    """Return which accepted attempts are turned down to aim at an event, and what is known after them."""
+    s, _, h, inner, y1, ok, live = attempt
+    t, one = span.at(s), jnp.ones_like(h)
+
+    def along(i: int, theta: Array) -> Array:
+        return events[i].fn(t + span.sign * h * theta, inner(theta)).astype(h.dtype)
+
+    states = [inner(x * one) for x in LOOKS[:-1]] + [y1]
+    crossings = []
+    for event, side in zip(events, watch.side, strict=True):
+        values = [event.fn(t + span.sign * h * x, y) for x, y in zip(LOOKS, states, strict=True)]
+        crossings.append(_first_change(event.direction, side, values))
+    ok &= live
+    found = ok & (watch.event >= 0)
+    for crossing in crossings:
+        found |= ok & crossing.found
+    none = jnp.stack([jnp.full_like(s, jnp.inf), *[jnp.zeros_like(s)] * 3])
+    idle = jnp.zeros_like(found), none, jnp.stack([jnp.full_like(watch.event, k) for k in (-1, 0, -1)])
+    pursue = partial(_pursue, events, span, watch, attempt._replace(ok=ok), along, crossings)
+    seek, hunt, whole = lax.stop_gradient(lax.cond(jnp.any(found), pursue, lambda: idle))
+    side = select(ok & ~seek, jnp.stack([crossing.end for crossing in crossings]), watch.side)
+    return seek, Watch(side, hunt, jnp.where(live, whole, watch.whole.at[2].set(-1)))
+
+
+def _first_change(direction: int, side: Array, values: list[Array]) -> Crossing:
+    """Return the first change of sign in the wanted direction among the values at `LOOKS`, after `side` at 0."""
+    found, low, high, first = side != side, jnp.zeros_like(side), jnp.ones_like(side), side
+    sign, place = side, jnp.zeros_like(side)
+    for x, value in zip(LOOKS, values, strict=True):
+        now = lax.stop_gradient(jnp.where(jnp.isnan(value), 0, jnp.sign(value)).astype(side.dtype))
+        change = (sign != 0) & (now != sign) & ~jnp.isnan(value)
+        change &= (sign == -direction) if direction else True
+        new = change & ~found
+        low, high, first = jnp.where(new, place, low), jnp.where(new, x, high), jnp.where(new, sign, first)
+        found |= change
+        place, sign = jnp.where(now != 0, x, place), jnp.where(now != 0, now, sign)
+    return Crossing(found, low, high, first, sign)
+
+
+def _pursue(
+    events: tuple[Watched, ...],
+    span: Span,
+    watch: Watch,
+    attempt: Attempt,
+    along: Callable[[int, Array], Array],
+    crossings: list[Crossing],
+) -> tuple[Array, Array, Array]:
+    """Return which lanes go on seeking, and their `hunt` and `whole`: new roots, and corrections of those aimed at."""
+    s, slack, h, _, _, ok, _ = attempt
+    (_, low, high, before), (event, tries, _) = watch.hunt, watch.whole
+    aimed, fine = ok & (event >= 0), _resolution(span, s + h)
+    found, theta, fresh, which = jnp.zeros_like(aimed), jnp.full_like(h, jnp.inf), watch.hunt, event
+    g, slope = jnp.zeros_like(h), jnp.zeros_like(h)
+    for i, crossing in enumerate(crossings):
+        root = _root(partial(along, i), crossing)
+        other = ~aimed | ((event != i) & ((1 - root) * h > 64 * fine))
+        better = ok & crossing.found & other & (root < theta)
+        found |= better
+        bracket = jnp.stack([s + (slack + root * h), 0.9 * crossing.low * h, jnp.minimum(1.1 * crossing.high, 1) * h])
+        fresh = select(better, jnp.concatenate([bracket, crossing.before[None]]), fresh)
+        theta, which = jnp.where(better, root, theta), jnp.where(better, i, which)
+        mine = event == i
+        value, rate = jax.jvp(partial(along, i), (jnp.ones_like(h),), (jnp.ones_like(h),))
+        g, slope = jnp.where(mine, value, g), jnp.where(mine, rate / h, slope)
+    shift, loose = -g / slope, fine * 8.0 ** tries.astype(h.dtype)
+    crossed = jnp.sign(g) != before
+    low, high = jnp.where(crossed, low, h), jnp.where(crossed, h, high)
+    newton = h + shift
+    length = jnp.where((low < newton) & (newton < high) & (tries < _NEWTONS), newton, 0.5 * (low + high))
+    close, thin = jnp.abs(shift) <= loose, high - low <= loose
+    aimed &= ~found
+    landed = aimed & (close | (thin & crossed))
+    again = aimed & ~close & ~thin
+    corrected = jnp.stack([s + (slack + length), low, high, before])
+    none = jnp.stack([jnp.full_like(h, jnp.inf), *[jnp.zeros_like(h)] * 3])
+    hunt = select(found, fresh, select(again, corrected, none))
+    ends = jnp.zeros_like(landed)
+    for i, each in enumerate(events):
+        ends |= landed & (event == i) & each.terminal
+    whole = (
+        jnp.where(found, which, jnp.where(again | ends, event, -1)),
+        jnp.where(again, tries + 1, 0),
+        jnp.where(landed, event, -1),
+    )
+    return found | again, hunt, jnp.stack(whole)
+
+
+def _root(along: Callable[[Array], Array], crossing: Crossing) -> Array:
+    """Return the theta of a sign change by a fixed number of Illinois steps; any point of the bracket would do.
+
+    Source: Dowell & Jarratt, BIT 11 (1971), 168-174.
+    """
+
+    def secant(low: Array, high: Array, g_low: Array, g_high: Array) -> Array:
+        mid = low - g_low * (high - low) / (g_high - g_low)
+        return jnp.where((low < mid) & (mid < high), mid, 0.5 * (low + high))
+
+    def narrow(_: Any, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        low, high, g_low, g_high, last = state
+        mid = secant(low, high, g_low, g_high)
+        g = along(mid)
+        crossed = jnp.sign(g) != crossing.before
+        kept = jnp.where(crossed, -1, 1).astype(last.dtype)
+        half = jnp.where(kept == last, 0.5, 1.0).astype(g.dtype)
+        return (
+            jnp.where(crossed, low, mid),
+            jnp.where(crossed, mid, high),
+            jnp.where(crossed, g_low * half, g),
+            jnp.where(crossed, g, g_high * half),
+            kept,
+        )
+
+    low, high = lax.stop_gradient((crossing.low, crossing.high))
+    first = low, high, along(low), along(high), jnp.zeros_like(low)
+    return secant(*lax.stop_gradient(lax.fori_loop(0, SECANTS, narrow, first))[:4])
+
+
+@jax.custom_jvp
+def delay(g: Array, slope: Array) -> Array:
+    """Return 0, with the derivative of the time by which an event moves: `-dg / slope`."""
+    return jnp.zeros_like(g * slope)
+
+
+@delay.defjvp
+def _delay_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return delay(*primals), -tangents[0] / primals[1]
+
+
+def moved(event: Watched, here: Array, t: Array, y: PyTree, rate: PyTree) -> Array:
+    """Return 0 with the derivative of the signed time by which `event` moves, in the lanes that are `here`.
+
+    Where the solution only grazes the event, `|dg/dt| < 1e-8 |dg/dy| |f|`, its time has no derivative: NaN.
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.6 (implicit function theorem).
+    """
+    g, pull = jax.vjp(event.fn, t, y)
+    by_t, by_y = pull(jnp.ones_like(g))
+    slope, size_y, size_f = by_t.astype(t.dtype), jnp.zeros_like(t), jnp.zeros_like(t)
+    for a, f in zip(jax.tree.leaves(by_y), jax.tree.leaves(rate), strict=True):
+        rest = tuple(range(f.ndim - t.ndim))
+        slope += jnp.sum(jnp.real(a * f), axis=rest).astype(t.dtype)
+        size_y += jnp.sum(jnp.abs(a) ** 2, axis=rest).astype(t.dtype)
+        size_f += jnp.sum(jnp.abs(f) ** 2, axis=rest).astype(t.dtype)
+    grazing = slope**2 <= 1e-16 * size_y * size_f
+    slope = lax.stop_gradient(jnp.where(here, jnp.where(grazing, jnp.nan, slope), 1))
+    return jnp.where(here, delay(g.astype(t.dtype), slope), 0)
+
+
+def land(
+    events: tuple[Watched, ...], field: Callable[..., PyTree], met: Array | None, t: Array, y: PyTree
+) -> PyTree:
+    """Return the state after the event `met` at `(t, y)`, with the derivative of the time that it happens at.
+
+    The other lanes keep theirs. Source: Aizerman & Gantmacher, Q. J. Mech. Appl. Math. 11 (1958), 163-175 (the
+    saltation matrix).
+    """
+    if not any(event.apply for event in events):
+        return y
+    before, out = field(t, y), y
+    for i, event in enumerate(events):
+        if event.apply is None:
+            continue
+        here = met == i
+        rate = select(here, lax.stop_gradient(before), jax.tree.map(jnp.zeros_like, before))
+        dt = moved(event, here, t, y, rate)
+        new = event.apply(t + dt, add(y, scale(dt, rate)))
+        rate = select(here, lax.stop_gradient(field(t, new)), jax.tree.map(jnp.zeros_like, before))
+        out = select(here, add(new, scale(-dt, rate)), out)
+    return out
+
+
+def move_end(
+    events: tuple[Watched, ...], field: Callable[..., PyTree], event: Array, t: Array, y: PyTree
+) -> tuple[Array, PyTree]:
+    """Return time and state of the end of a lane with the derivative of the event that ended it."""
+    rate, shift = lax.stop_gradient(field(t, y)), jnp.zeros_like(t)
+    rate = jax.tree.map(lambda f: jnp.where(event >= 0, f, 0), rate)
+    for i, watched in enumerate(events):
+        if watched.terminal:
+            shift += moved(watched, event == i, t, y, rate)
+    return t + shift, add(y, scale(shift, rate))
