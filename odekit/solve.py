@@ -146,7 +146,8 @@ def _adaptive(
 
     if watched:
         raw = _ended(raw, watched, partial(fn, free), free, Span.of(arrays.t0, arrays.t1, controller.jumps))
-    return _wrap(spec, arrays, raw, rows, bind, free, method, args, starts=1 if arrays.dt0 is not None else 2)
+    starts = 1 if arrays.dt0 is not None else 2
+    return _wrap(spec, arrays, raw, rows, bind, free, method, args, starts, controller.jumps)
 
 
 def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
@@ -183,6 +184,7 @@ def _wrap(
     method: Method,
     args: PyTree,
     starts: int,
+    jumps: Array | None = None,
 ) -> Solution:
     """Make the solution: read the saved values off the recorded steps and count what was done."""
     saveat = spec.saveat
@@ -190,7 +192,7 @@ def _wrap(
         rows = Rows(jnp.zeros(1), jnp.zeros(1), jax.tree.map(lambda y: y[None], arrays.y0))
     event, code = jnp.full_like(raw.code, -1) if raw.event is None else raw.event, raw.code
     code = jnp.where((code == 0) & (event < 0), int(errors.Result.NO_EVENT), code) if spec.endless else code
-    track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1)
+    track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1, jumps)
     ts, ys = saving.gather(saveat, bind, free, method, track, arrays.y0, arrays.ts)
     if saveat.fn is not None:
         ys = jax.vmap(saveat.fn, (0, 0, None))(ts, ys, args)

@@ -194,7 +194,7 @@ def next_goal(loop: Loop, lanes: Lanes) -> Array:
             ends = span.elapsed(times)
             goal = jnp.minimum(goal, jnp.min(jnp.where(ends > lanes.s[None], ends, jnp.inf), axis=0))
     if loop.events:
-        aim = lanes.watch.aim
+        aim = jnp.minimum(lanes.watch.aim, lax.stop_gradient(span.length))
         goal = jnp.minimum(goal, span.share(aim) if loop.attached else aim)
     return goal
 
