@@ -107,7 +107,7 @@ def check_field(y: Any, dy: Any, name: str = "vector field") -> None:
         leaf = f"leaf {jax.tree_util.keystr(path)}" if path else "result"
         if a.shape != b.shape:
             raise ValueError(
-                f"the {name}'s {leaf} has shape {b.shape}, y0 has {a.shape}; return dy shaped like y."
+                f"the {name}'s {leaf} has shape {b.shape}, y0 has {a.shape}; return one like y."
             )
         if a.dtype != b.dtype:
             raise TypeError(

@@ -17,9 +17,10 @@ class Event(eqx.Module):
     """A place where `fn(t, y, args)` changes sign; `solve(event=)` ends there, or changes the state and goes on.
 
     The time is located to rounding (about 1e-15 of it in float64) by genuine steps of the method, lane by lane. An
-    event where the solve starts, or goes on from, counts only after `fn` has left 0. Several changes inside one step
-    are told apart where they are further apart than a quarter of it. Of events at the same time the first one given
-    happens. Derivatives reach the time and all that follows; where the solution only grazes the event they are NaN.
+    event where the solve starts, or goes on from, counts only after `fn` has left 0. Two changes inside one step are
+    seen where they are further apart than a quarter of it. Of events at the same time only the first one given happens:
+    give terminal ones first. Derivatives reach the time and all that follows; they are NaN where the solution only
+    grazes the event.
 
     Args:
         fn: `fn(t, y, args)`, a real scalar, smooth near its sign change.

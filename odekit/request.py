@@ -172,7 +172,9 @@ def prepare(
     controller = PID(rtol, atol) if controller is None else controller
     controller = _check_marks(controller, t0, t1, dtype)
     if n_steps is not None and (events or controller.stops is not None or controller.jumps is not None):
-        raise ValueError("`event`, `stops` or `jumps` were given with a fixed grid; they need adaptive steps: drop it.")
+        raise ValueError(
+            "`event`, `stops` or `jumps` were given with a fixed grid; they need adaptive steps: drop n_steps or dt."
+        )
     if n_steps is None:
         controller = _check_tolerances(controller, y0, dtype)
     steps = MAX_STEPS if max_steps is None else max_steps

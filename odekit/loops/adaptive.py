@@ -120,14 +120,15 @@ def start(loop: Loop, y0: PyTree, dt0: Array | None) -> Lanes:
     carry = loop.method.init(problem, span.t0, y0)
     if dt0 is None:
         dt0 = first_step(problem, loop.method.order, span.t0, span.sign, span.length, y0, carry, loop.control)
+    dt = _first_length(span, y0, carry, lax.stop_gradient(jnp.abs(dt0)))
     return Lanes(
-        clock=jnp.stack([zero, zero, _first_length(span, y0, carry, lax.stop_gradient(jnp.abs(dt0)))]),
+        clock=jnp.stack([zero, zero, dt]),
         y=y0,
         carry=carry,
         memory=loop.control.init(span.t0),
         counts=jnp.stack([jnp.zeros_like(span.length, jnp.int32)] * 2),
         n=jnp.zeros((), jnp.int32),
-        watch=watching(loop.events, loop.field, span, zero, y0) if loop.events else (),
+        watch=watching(loop.events, loop.field, span, zero, dt, y0) if loop.events else (),
     )
 
 
@@ -166,13 +167,16 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
         inner = new.inner or partial(loop.method.dense, problem, span.at(s), span.sign * h, lanes.y)
         seek, watch = look(loop.events, span, watch, Attempt(s, low, h, inner, new.y, ok, live))
         ok, wish, memory = ok & ~seek, jnp.where(seek, dt, wish), select(seek, lanes.memory, memory)
+        piled = seek & (watch.aim <= s + 4 * jnp.finfo(s.dtype).eps * s)  # event upon event, none further on
+        wish = jnp.where(piled, -float(Result.UNDERFLOW), wish)
     moved = jnp.where(ok, h, 0)
     total, low = _accumulate(s, low, moved)
     done = landed = ok & last & live
     if loop.landmarks:
-        done = landed & (goal >= span.length)
-        done = done | (landed & (watch.event >= 0)) if loop.events else done
-        wish = jnp.where(landed, jnp.maximum(wish, dt), wish)  # a step cut short doesn't shorten the next
+        done, cut = landed & (goal >= span.length), landed
+        if loop.events:
+            done, cut = done | (landed & (watch.event >= 0)), landed & (watch.met < 0)
+        wish = jnp.where(cut, jnp.maximum(wish, dt), wish)  # a step cut short doesn't shorten the next
     clock = jnp.stack(
         [
             jnp.where(landed, goal, total),
@@ -216,9 +220,8 @@ def begin_anew(loop: Loop, lanes: Lanes, landed: Array) -> Lanes:
         new = lanes._replace(y=y, carry=loop.method.init(loop.problem(None, lanes.s), t, y))
         new = new._replace(memory=loop.control.init(span.t0))
         if loop.events:
-            side = sides(loop.events, loop.field, span, lanes.s, y)
-            mine = met[None] == jnp.arange(len(loop.events), dtype=met.dtype)[:, None]
-            new = new._replace(watch=new.watch._replace(side=jnp.where(mine, 0, side)))
+            side = sides(loop.events, loop.field, span, lanes.s, lanes.dt, y, met)
+            new = new._replace(watch=new.watch._replace(side=side))
         return lanes._replace(**{name: select(again, getattr(new, name), getattr(lanes, name)) for name in _FRESH})
 
     return lax.cond(jnp.any(again), fresh, lambda lanes: lanes, lanes)

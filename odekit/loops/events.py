@@ -20,7 +20,7 @@ from odekit.typing import PyTree
 
 LOOKS = (0.25, 0.5, 0.75, 1.0)
 """Where in a step the sign is looked at."""
-SECANTS = 6
+_SECANTS = 10
 _NEWTONS = 4
 
 
@@ -37,7 +37,7 @@ class Watch(NamedTuple):
     """What a lane knows of its events.
 
     Attributes:
-        side: (events, lanes) signs where the lane stands; 0 at an event, until it has been left.
+        side: (events, lanes) signs where the lane stands; at an event, the sign that it is moving to.
         hunt: (4, lanes) of an event that is aimed at: the elapsed length aimed for (infinite for none), the step
             lengths between which it lies, its sign before.
         whole: (3, lanes) the event aimed at or that has ended the lane, -1 for none; how many corrections were made;
@@ -86,24 +86,39 @@ class Crossing(NamedTuple):
     end: Array
 
 
-def watching(events: tuple[Watched, ...], field: Callable[..., PyTree], span: Span, s: Array, y: PyTree) -> Watch:
+def watching(
+    events: tuple[Watched, ...], field: Callable[..., PyTree], span: Span, s: Array, dt: Array, y: PyTree
+) -> Watch:
     """Return what is known before the first step."""
     nothing = jnp.zeros_like(s)
     hunt = jnp.stack([nothing + jnp.inf, nothing, nothing, nothing])
     whole = jnp.stack([jnp.full_like(s, k, jnp.int32) for k in (-1, 0, -1)])
-    return Watch(sides(events, field, span, s, y), hunt, whole)
+    return Watch(sides(events, field, span, s, dt, y, jnp.full_like(whole[0], -1)), hunt, whole)
 
 
-def sides(events: tuple[Watched, ...], field: Callable[..., PyTree], span: Span, s: Array, y: PyTree) -> Array:
-    """Return the signs of all events at a state; 0 where the event is no further away than time resolves."""
+def sides(
+    events: tuple[Watched, ...],
+    field: Callable[..., PyTree],
+    span: Span,
+    s: Array,
+    dt: Array,
+    y: PyTree,
+    met: Array,
+) -> Array:
+    """Return the signs of all events at a state that a step of length `dt` will leave.
+
+    Where an event has just been `met`, or is no further away than time resolves, that is the sign it is moving to.
+    """
     t = span.at(s)
-    rates = jnp.ones_like(t), field(t, y)
+    rates = span.sign, scale(span.sign, field(t, y))
+    fine = _resolution(span, s) + 4 * jnp.finfo(s.dtype).eps * jnp.abs(dt)
 
-    def side(event: Watched) -> Array:
+    def side(i: int, event: Watched) -> Array:
         g, slope = jax.jvp(event.fn, (t, y), rates)
-        return jnp.where(jnp.abs(g) <= _resolution(span, s) * jnp.abs(slope), 0, jnp.sign(g)).astype(t.dtype)
+        at = (met == i) | (jnp.abs(g) <= fine.astype(g.dtype) * jnp.abs(slope))
+        return jnp.where(at, jnp.sign(slope), jnp.sign(g)).astype(t.dtype)
 
-    return lax.stop_gradient(jnp.stack([side(event) for event in events]))
+    return lax.stop_gradient(jnp.stack([side(i, event) for i, event in enumerate(events)]))
 
 
 def _resolution(span: Span, s: Array) -> Array:
@@ -162,20 +177,20 @@ def _pursue(
     s, slack, h, _, _, ok, _ = attempt
     (_, low, high, before), (event, tries, _) = watch.hunt, watch.whole
     aimed, fine = ok & (event >= 0), _resolution(span, s + h)
-    found, theta, fresh, which = jnp.zeros_like(aimed), jnp.full_like(h, jnp.inf), watch.hunt, event
     g, slope = jnp.zeros_like(h), jnp.zeros_like(h)
+    for i in range(len(events)):
+        value, rate = jax.jvp(partial(along, i), (jnp.ones_like(h),), (jnp.ones_like(h),))
+        g, slope = jnp.where(event == i, value, g), jnp.where(event == i, rate / h, slope)
+    shift, loose = -g / slope, fine * 8.0 ** jnp.minimum(tries, _NEWTONS).astype(h.dtype)
+    found, theta, fresh, which = jnp.zeros_like(aimed), jnp.full_like(h, jnp.inf), watch.hunt, event
     for i, crossing in enumerate(crossings):
         root = _root(partial(along, i), crossing)
-        other = ~aimed | ((event != i) & ((1 - root) * h > 64 * fine))
+        other = ~aimed | ((event != i) & (h + jnp.minimum(shift, 0) - root * h > 64 * fine))
         better = ok & crossing.found & other & (root < theta)
         found |= better
         bracket = jnp.stack([s + (slack + root * h), 0.9 * crossing.low * h, jnp.minimum(1.1 * crossing.high, 1) * h])
         fresh = select(better, jnp.concatenate([bracket, crossing.before[None]]), fresh)
         theta, which = jnp.where(better, root, theta), jnp.where(better, i, which)
-        mine = event == i
-        value, rate = jax.jvp(partial(along, i), (jnp.ones_like(h),), (jnp.ones_like(h),))
-        g, slope = jnp.where(mine, value, g), jnp.where(mine, rate / h, slope)
-    shift, loose = -g / slope, fine * 8.0 ** tries.astype(h.dtype)
     crossed = jnp.sign(g) != before
     low, high = jnp.where(crossed, low, h), jnp.where(crossed, h, high)
     newton = h + shift
@@ -206,7 +221,7 @@ def _root(along: Callable[[Array], Array], crossing: Crossing) -> Array:
 
     def secant(low: Array, high: Array, g_low: Array, g_high: Array) -> Array:
         mid = low - g_low * (high - low) / (g_high - g_low)
-        return jnp.where((low < mid) & (mid < high), mid, 0.5 * (low + high))
+        return jnp.where((low <= mid) & (mid <= high), mid, 0.5 * (low + high))
 
     def narrow(_: Any, state: tuple[Array, ...]) -> tuple[Array, ...]:
         low, high, g_low, g_high, last = state
@@ -224,8 +239,10 @@ def _root(along: Callable[[Array], Array], crossing: Crossing) -> Array:
         )
 
     low, high = lax.stop_gradient((crossing.low, crossing.high))
-    first = low, high, along(low), along(high), jnp.zeros_like(low)
-    return secant(*lax.stop_gradient(lax.fori_loop(0, SECANTS, narrow, first))[:4])
+    g_low, g_high = along(low), along(high)
+    left = jnp.abs(g_low) <= jnp.finfo(g_low.dtype).eps ** 0.5 * jnp.abs(g_high)  # the event that is being left
+    first = low, high, jnp.where(left, -g_high, g_low), g_high, jnp.zeros_like(low)
+    return secant(*lax.stop_gradient(lax.fori_loop(0, _SECANTS, narrow, first))[:4])
 
 
 @jax.custom_jvp
