@@ -106,9 +106,7 @@ def check_field(y: Any, dy: Any, name: str = "vector field") -> None:
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(y), jax.tree.leaves(dy), strict=True):
         leaf = f"leaf {jax.tree_util.keystr(path)}" if path else "result"
         if a.shape != b.shape:
-            raise ValueError(
-                f"the {name}'s {leaf} has shape {b.shape}, y0 has {a.shape}; return one like y."
-            )
+            raise ValueError(f"the {name}'s {leaf} has shape {b.shape}, y0 has {a.shape}; return one like y.")
         if a.dtype != b.dtype:
             raise TypeError(
                 f"the {name}'s {leaf} has dtype {b.dtype}, y0 has {a.dtype}; cast one of them (are the args or "

@@ -66,17 +66,27 @@ def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
     return arrays, static
 
 
+class Traced(NamedTuple):
+    """A function `fn(free, t, y)` of one lane that was traced once; every stage evaluates what was traced."""
+
+    jaxpr: Any
+    structure: Any
+    consts: slice = slice(None)
+
+    def __call__(self, free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
+        """Return what it has at `(t, y)`."""
+        out = eval_jaxpr(self.jaxpr, free[0][self.consts], *free[1], t, *jax.tree.leaves(y))
+        return jax.tree.unflatten(self.structure, out)
+
+
 def close(
     problem: Any, t: Array, y: PyTree, args: PyTree, events: tuple[Event, ...] = ()
-) -> tuple[Any, tuple[Watched, ...], PyTree]:
-    """Return `fn(free, t, y)`, the events likewise, and `free`: every array they read, closed-over ones included.
-
-    Each function is traced once, here; every stage evaluates what was traced.
-    """
+) -> tuple[Traced, tuple[Watched, ...], PyTree]:
+    """Return `fn(free, t, y)`, the events likewise, and `free`: every array they read, closed-over ones included."""
     leaves, static = split((problem, args, events), numbers=True)
     consts: list[Any] = []
 
-    def trace(pick: Callable[[Any, Any], Any], check: Callable[[PyTree], None]) -> Callable[..., PyTree]:
+    def trace(pick: Callable[[Any, Any], Any], check: Callable[[PyTree], None]) -> Traced:
         def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
             own_problem, own_args, own_events = static.join(leaves)
             return pick(own_problem, own_events)(t, y, own_args)
@@ -85,12 +95,7 @@ def close(
         check(shape)
         mine = slice(len(consts), len(consts) + len(traced.consts))
         consts.extend(jnp.asarray(x) for x in traced.consts)
-
-        def fn(free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
-            out = eval_jaxpr(traced.jaxpr, free[0][mine], *free[1], t, *jax.tree.leaves(y))
-            return jax.tree.unflatten(jax.tree.structure(shape), out)
-
-        return fn
+        return Traced(traced.jaxpr, jax.tree.structure(shape), mine)
 
     fn = trace(lambda problem, events: problem, partial(errors.check_field, y))
     watched = []

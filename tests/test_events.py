@@ -226,7 +226,9 @@ def test_forward_mode_agrees_with_reverse_mode(jacobian):
 def test_a_grazing_event_has_no_derivative():
     def time(shift):
         field = lambda t, y, args: jnp.stack([jnp.ones(()), 3 * (t - 1) ** 2])  # noqa: E731
-        return ok.solve(field, jnp.stack([0.0, shift - 1.0]), 0.0, 3.0, event=Event(lambda t, y, args: y[1]), **SHARP).t1
+        return ok.solve(
+            field, jnp.stack([0.0, shift - 1.0]), 0.0, 3.0, event=Event(lambda t, y, args: y[1]), **SHARP
+        ).t1
 
     value, slope = jax.value_and_grad(time)(0.0)
     assert abs(float(value) - 1) < 1e-3

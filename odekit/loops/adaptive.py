@@ -101,7 +101,7 @@ class Loop(NamedTuple):
         return self.fenced and self.span.length.shape[0] > 1
 
     def problem(self, live: Array | None, s: Array) -> Lifted:
-        """Return the field as a step from the elapsed length `s` sees it, evaluated neither beyond t1 nor across a jump.
+        """Return the field as a step from the elapsed length `s` sees it, never evaluated beyond t1 or across a jump.
 
         `live` is the fence's predicate.
         """

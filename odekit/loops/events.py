@@ -275,9 +275,7 @@ def moved(event: Watched, here: Array, t: Array, y: PyTree, rate: PyTree) -> Arr
     return jnp.where(here, delay(g.astype(t.dtype), slope), 0)
 
 
-def land(
-    events: tuple[Watched, ...], field: Callable[..., PyTree], met: Array | None, t: Array, y: PyTree
-) -> PyTree:
+def land(events: tuple[Watched, ...], field: Callable[..., PyTree], met: Array | None, t: Array, y: PyTree) -> PyTree:
     """Return the state after the event `met` at `(t, y)`, with the derivative of the time that it happens at.
 
     The other lanes keep theirs. Source: Aizerman & Gantmacher, Q. J. Mech. Appl. Math. 11 (1958), 163-175 (the

@@ -69,7 +69,9 @@ class Span(NamedTuple):
         """
         if self.jumps is None:
             return jnp.where(self.sign > 0, jnp.minimum(t, self.t1), jnp.maximum(t, self.t1))
-        sign, end, along = lax.stop_gradient((self.sign, self.sign * self.t1, align(self.sign, self.jumps) * self.jumps))
+        sign, end, along = lax.stop_gradient(
+            (self.sign, self.sign * self.t1, align(self.sign, self.jumps) * self.jumps)
+        )
         ends, s = lax.stop_gradient((self.elapsed(self.jumps), s[None]))
         before = jnp.max(jnp.where(ends <= s, along, -jnp.inf), axis=0)
         after = jnp.min(jnp.where(ends > s, along, jnp.inf), axis=0)
