@@ -16,7 +16,8 @@ from odekit.event import Event
 from odekit.loops import fixed, saving
 from odekit.loops.brownian import increments
 from odekit.loops.engine import Free, Last
-from odekit.loops.events import Watched, move_end
+from odekit.loops.events import Watched
+from odekit.loops.landing import move_end
 from odekit.loops.lanes import varying
 from odekit.loops.record import Raw, Rows, Span
 from odekit.problem import Bound, Lifted

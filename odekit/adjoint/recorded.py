@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from odekit.adjoint.base import Adjoint, Solve
 from odekit.loops.engine import Free, Last, Program
-from odekit.loops.events import land
+from odekit.loops.landing import land
 from odekit.loops.lanes import Engine, axis_of, broadcast, in_blocks, lanes_last, single
 from odekit.loops.record import Raw, Rows, Span
 from odekit.problem import Lifted

@@ -15,7 +15,8 @@ from jax import Array, lax
 
 from odekit.control import PID, first_step
 from odekit.errors import Result
-from odekit.loops.events import Attempt, Watch, Watched, land, look, sides, watching
+from odekit.loops.events import Attempt, Watched, look, watching
+from odekit.loops.landing import begin_anew, next_goal
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
 from odekit.trees import select
@@ -44,7 +45,7 @@ class Lanes(NamedTuple):
     memory: PyTree
     counts: Array
     n: Array
-    watch: Watch | tuple[()] = ()
+    watch: Any = ()
 
     @property
     def s(self) -> Array:
@@ -188,46 +189,6 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
     counts = lanes.counts + jnp.stack([ok & live, live]).astype(jnp.int32)
     after = Lanes(clock, y, carry, memory, counts, lanes.n + 1, watch)
     return (begin_anew(loop, after, landed & ~done) if loop.landmarks else after), moved
-
-
-def next_goal(loop: Loop, lanes: Lanes) -> Array:
-    """Return the elapsed length at which the next step must not pass: t1, a stop, a jump, an event aimed at."""
-    span, goal = loop.span, loop.span.length
-    for times in (loop.control.stops, loop.control.jumps):
-        if times is not None:
-            ends = span.elapsed(times)
-            goal = jnp.minimum(goal, jnp.min(jnp.where(ends > lanes.s[None], ends, jnp.inf), axis=0))
-    if loop.events:
-        aim = jnp.minimum(lanes.watch.aim, lax.stop_gradient(span.length))
-        goal = jnp.minimum(goal, span.share(aim) if loop.attached else aim)
-    return goal
-
-
-def begin_anew(loop: Loop, lanes: Lanes, landed: Array) -> Lanes:
-    """Return the lanes, those that have landed on a jump or on an event without any memory of what was before."""
-    span, again, met = loop.span, jnp.zeros_like(landed), None
-    if span.jumps is None and all(event.terminal for event in loop.events):
-        return lanes
-    if span.jumps is not None:
-        again |= landed & jnp.any(span.elapsed(span.jumps) == lanes.s[None], axis=0)
-    if loop.events:
-        met = lanes.watch.met
-        again |= landed & (met >= 0)
-
-    def fresh(lanes: Lanes) -> Lanes:
-        t = span.at(lanes.s)
-        y = land(loop.events, loop.field, met, t, lanes.y)
-        new = lanes._replace(y=y, carry=loop.method.init(loop.problem(None, lanes.s), t, y))
-        new = new._replace(memory=loop.control.init(span.t0))
-        if loop.events:
-            side = sides(loop.events, loop.field, span, lanes.s, lanes.dt, y, met)
-            new = new._replace(watch=new.watch._replace(side=side))
-        return lanes._replace(**{name: select(again, getattr(new, name), getattr(lanes, name)) for name in _FRESH})
-
-    return lax.cond(jnp.any(again), fresh, lambda lanes: lanes, lanes)
-
-
-_FRESH = ("y", "carry", "memory", "watch")
 
 
 def _floor(control: PID, whole: Array, s: Array) -> Array:

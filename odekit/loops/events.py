@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from odekit.loops.record import Span
-from odekit.trees import add, scale, select
+from odekit.trees import scale, select
 from odekit.typing import PyTree
 
 LOOKS = (0.25, 0.5, 0.75, 1.0)
@@ -243,66 +243,3 @@ def _root(along: Callable[[Array], Array], crossing: Crossing) -> Array:
     left = jnp.abs(g_low) <= jnp.finfo(g_low.dtype).eps ** 0.5 * jnp.abs(g_high)  # the event that is being left
     first = low, high, jnp.where(left, -g_high, g_low), g_high, jnp.zeros_like(low)
     return secant(*lax.stop_gradient(lax.fori_loop(0, _SECANTS, narrow, first))[:4])
-
-
-@jax.custom_jvp
-def delay(g: Array, slope: Array) -> Array:
-    """Return 0, with the derivative of the time by which an event moves: `-dg / slope`."""
-    return jnp.zeros_like(g * slope)
-
-
-@delay.defjvp
-def _delay_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    return delay(*primals), -tangents[0] / primals[1]
-
-
-def moved(event: Watched, here: Array, t: Array, y: PyTree, rate: PyTree) -> Array:
-    """Return 0 with the derivative of the signed time by which `event` moves, in the lanes that are `here`.
-
-    Where the solution only grazes the event, `|dg/dt| < 1e-8 |dg/dy| |f|`, its time has no derivative: NaN.
-    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.6 (implicit function theorem).
-    """
-    g, pull = jax.vjp(event.fn, t, y)
-    by_t, by_y = pull(jnp.ones_like(g))
-    slope, size_y, size_f = by_t.astype(t.dtype), jnp.zeros_like(t), jnp.zeros_like(t)
-    for a, f in zip(jax.tree.leaves(by_y), jax.tree.leaves(rate), strict=True):
-        rest = tuple(range(f.ndim - t.ndim))
-        slope += jnp.sum(jnp.real(a * f), axis=rest).astype(t.dtype)
-        size_y += jnp.sum(jnp.abs(a) ** 2, axis=rest).astype(t.dtype)
-        size_f += jnp.sum(jnp.abs(f) ** 2, axis=rest).astype(t.dtype)
-    grazing = slope**2 <= 1e-16 * size_y * size_f
-    slope = lax.stop_gradient(jnp.where(here, jnp.where(grazing, jnp.nan, slope), 1))
-    return jnp.where(here, delay(g.astype(t.dtype), slope), 0)
-
-
-def land(events: tuple[Watched, ...], field: Callable[..., PyTree], met: Array | None, t: Array, y: PyTree) -> PyTree:
-    """Return the state after the event `met` at `(t, y)`, with the derivative of the time that it happens at.
-
-    The other lanes keep theirs. Source: Aizerman & Gantmacher, Q. J. Mech. Appl. Math. 11 (1958), 163-175 (the
-    saltation matrix).
-    """
-    if not any(event.apply for event in events):
-        return y
-    before, out = field(t, y), y
-    for i, event in enumerate(events):
-        if event.apply is None:
-            continue
-        here = met == i
-        rate = select(here, lax.stop_gradient(before), jax.tree.map(jnp.zeros_like, before))
-        dt = moved(event, here, t, y, rate)
-        new = event.apply(t + dt, add(y, scale(dt, rate)))
-        rate = select(here, lax.stop_gradient(field(t, new)), jax.tree.map(jnp.zeros_like, before))
-        out = select(here, add(new, scale(-dt, rate)), out)
-    return out
-
-
-def move_end(
-    events: tuple[Watched, ...], field: Callable[..., PyTree], event: Array, t: Array, y: PyTree
-) -> tuple[Array, PyTree]:
-    """Return time and state of the end of a lane with the derivative of the event that ended it."""
-    rate, shift = lax.stop_gradient(field(t, y)), jnp.zeros_like(t)
-    rate = jax.tree.map(lambda f: jnp.where(event >= 0, f, 0), rate)
-    for i, watched in enumerate(events):
-        if watched.terminal:
-            shift += moved(watched, event == i, t, y, rate)
-    return t + shift, add(y, scale(shift, rate))

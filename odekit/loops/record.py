@@ -1,7 +1,7 @@
 """What the loops pass on: the interval, the recorded steps, the end of a solve."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -58,7 +58,7 @@ class Span(NamedTuple):
             return jnp.zeros_like(self.length), self.length
         ends, s = self.elapsed(self.jumps), lax.stop_gradient(s)[None]
         whole = align(self.length, ends)
-        first = jnp.max(jnp.where((0 < ends) & (ends <= s), ends, 0), axis=0)
+        first = jnp.max(jnp.where((ends > 0) & (ends <= s), ends, 0), axis=0)
         return first, jnp.min(jnp.where((s < ends) & (ends < whole), ends, whole), axis=0)
 
     def inside(self, t: Array, s: Array) -> Array:
@@ -92,7 +92,7 @@ class Rows(NamedTuple):
     s: Array
     dt: Array
     y: PyTree
-    event: Array | None = None
+    event: Any = None
 
 
 class Raw(NamedTuple):
@@ -108,4 +108,4 @@ class Raw(NamedTuple):
     accepted: Array
     tried: Array
     used: Array
-    event: Array | None = None
+    event: Any = None
