@@ -4,6 +4,7 @@ A solver is a pytree of coefficients, and running it is a pure function.
 """
 
 from odekit import adjoint, learn, neural, samplers, schedules
+from odekit.citations import cite
 from odekit.control import PID
 from odekit.errors import Result, SolveError
 from odekit.event import Event
@@ -12,7 +13,7 @@ from odekit.problem import ODE, SDE, SemiLinear
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.grids import time_grid
 from odekit.samplers.sample import sample
-from odekit.solution import SaveAt, Solution, check
+from odekit.solution import SaveAt, Solution, check, finite_or
 from odekit.solve import solve
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.runge_kutta import RungeKutta
@@ -50,7 +51,9 @@ __all__ = [
     "Tsit5",
     "adjoint",
     "check",
+    "cite",
     "finish",
+    "finite_or",
     "guided",
     "init",
     "learn",

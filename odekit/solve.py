@@ -213,4 +213,5 @@ def _wrap(
         event=event,
         dense=jax.tree_util.Partial(partial(saving.at_times, bind), free, method, track) if saveat.dense else None,
         method=method.name,
+        source=method.source,
     )

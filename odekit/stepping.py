@@ -200,6 +200,7 @@ def finish(state: State, *, throw: bool = True) -> Solution:
         },
         event=state.event,
         method=method.name,
+        source=method.source,
     )
     known = errors.known(result, t)
     under_way = known and bool(jnp.all((result == Result.UNFINISHED) | (result == Result.SUCCESS)))

@@ -43,11 +43,14 @@ class Track(NamedTuple):
 def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track, ts: Array) -> PyTree:
     """Return the states at the times `ts`, (n,): the end itself where a time lies there, NaN where none was computed.
 
+    A time that is NaN is no observation: its state is NaN, and no gradient comes back from it.
+
     The steps that hold the times are taken once more and read by the method's interpolant; `bind(free)` is the problem
     as a step sees it.
     """
     span = track.span
     rows, s = track.rows, span.sign * (ts - span.t0)
+    absent, s = jnp.isnan(s), jnp.where(jnp.isnan(s), 0, s)
     starts = jnp.where(_index(rows.s) < track.used, rows.s, jnp.inf)
     k = jnp.clip(jnp.searchsorted(starts, lax.stop_gradient(s), side="right") - 1, 0)
     start, dt = span.share(rows.s[k]), span.share(rows.dt[k], rows.s[k])
@@ -55,7 +58,7 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
     y0 = jax.tree.map(lambda y: y[k], rows.y)
     ys = _inner(bind(free), method, track, start)(span.at(start), span.sign * dt, y0, theta)
-    ended, beyond = s >= track.s, (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
+    ended, beyond = s >= track.s, absent | (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
 
     @jax.vmap
     def pick(ended: Array, beyond: Array, y: PyTree) -> PyTree:
