@@ -136,8 +136,8 @@ def _adaptive(
     spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller: PID, events: tuple[Event, ...], method: Method
 ) -> Solution:
     fn, watched, free = close(problem, arrays.t0, arrays.y0, args, events)
-    control_arrays, control = split(controller, numbers=True)
-    program = stepping.program_of(fn, spec.method, control, spec.max_steps, arrays.y0, watched)
+    control_arrays, _ = split(controller, numbers=True)
+    program = stepping.program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
     raw, rows = spec.adjoint(program, spec.keep_rows)(last, Free(free, arrays.method, control_arrays))

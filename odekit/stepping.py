@@ -216,7 +216,7 @@ def begin(spec: Spec, arrays: Arrays) -> State:
     event_arrays, event = split(events, numbers=True)
     control_arrays, control = split(controller, numbers=True)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
-    program = program_of(fn, spec.method, control, spec.max_steps, arrays.y0, watched)
+    program = program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     lanes, _ = single(program.begin(), last, Free(free, arrays.method, control_arrays))
     return State(
@@ -230,7 +230,8 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
     bundle, state, n = varying((bundle, state, n))
     problem, args = static.join(bundle)
     fn, watched, free = close(problem, state.t0, state.y, args, state.events.join(state.event_arrays))
-    program = program_of(fn, state.method, state.control, state.max_steps, state.y, watched)
+    controller = state.control.join(state.control_arrays)
+    program = program_of(fn, state.method, controller, state.max_steps, state.y, watched)
     last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.lanes.accepted + n)
     own = Free(free, state.method_arrays, state.control_arrays)
     lanes, _ = single(program.proceed(), last, own)
@@ -238,10 +239,20 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
 
 
 def program_of(
-    fn: Any, method: Static, control: Static, max_steps: int, y: PyTree, events: tuple[Watched, ...] = ()
+    fn: Any,
+    method: Static,
+    controller: PID,
+    max_steps: int,
+    y: PyTree,
+    events: tuple[Watched, ...] = (),
 ) -> Program:
-    """Return the static half of the loop for a vector field, with blocks that suit the state and this machine."""
+    """Return the static half of the loop for a vector field, with blocks that suit the state and this machine.
+
+    A field with jumps stays out of one kernel: there the pieces of a solve were one rounding off the whole.
+    """
+    control = split(controller, numbers=True)[1]
     on_cpu = jax.default_backend() == "cpu"
     one_kernel = on_cpu and jax.device_count() == 1 and refusal(fn.jaxpr) is None and size(y) <= SMALL
+    one_kernel = one_kernel and controller.jumps is None
     width = block_width(y, 64 if one_kernel else 256)
     return Program(fn, method.join, control.join, max_steps, width, fenced=on_cpu, one_kernel=one_kernel, events=events)
