@@ -73,7 +73,7 @@ class Traced(NamedTuple):
 
 
 def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Traced, PyTree]:
-    """Return `fn(free, t, y)` and `free`: the problem as a function of every array it reads, closed-over ones included."""
+    """Return `fn(free, t, y)` and `free`: the problem as a function of all that it reads, closed over or not."""
     leaves, static = split((problem, args), numbers=True)
 
     def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
