@@ -1,5 +1,6 @@
 """The default adjoint: accepted steps are recorded, and walked back with one step's pullback each."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -128,23 +129,38 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
     flags = tuple(eqx.is_inexact_array(x) or flag for x, flag in zip(jax.tree.leaves(own), flags, strict=True))
     varied, fixed = eqx.partition(own._replace(control=[]), eqx.is_inexact_array)
     whole = jnp.where(span.length > 0, span.length, 1)
+    changes = any(event.apply for event in program.events)
 
-    def step(y: PyTree, t: Array, dt: Array, varied: Free, i: Array) -> PyTree:
+    def bind(i: Array, varied: Free) -> tuple[Any, Lifted]:
         arrays = eqx.combine(varied, fixed)
         fence = i >= 0 if program.fenced and lanes > 1 else None
-        field, events = program.lifted(lanes, flags, arrays)
-        problem = Lifted(field if span.jumps is None else span.smooth(field, back.rows.s[i]), fence)
-        method = program.method(arrays.method)
-        y1 = method.step(problem, t, dt, y, method.init(problem, t, y)).y
-        return land(events, field, back.rows.event[i], t + dt, y1) if events else y1
+        field, _ = program.lifted(lanes, flags, arrays)
+        field = field if span.jumps is None else span.smooth(field, back.rows.s[i])
+        return program.method(arrays.method), Lifted(field, fence)
+
+    def landed(i: Array, varied: Free, t: Array, y: PyTree) -> PyTree:
+        field, events = program.lifted(lanes, flags, eqx.combine(varied, fixed))
+        return land(events, field, back.rows.event[i], t, y)
+
+    def again(i: Array, y: PyTree) -> tuple[Array, Array, PyTree]:
+        method, problem = bind(i, varied)
+        t, dt = span.at(back.rows.s[i]), span.sign * back.rows.dt[i]
+        return t, dt, method.step(problem, t, dt, y, method.init(problem, t, y)).y
 
     def redo(i: Array, y: PyTree) -> PyTree:
-        return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i)
+        t, dt, y = again(i, y)
+        return landed(i, varied, t + dt, y) if changes else y
 
     def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
-        s, h = back.rows.s[i], back.rows.dt[i]
-        _, pull = jax.vjp(lambda y, t, dt, free: step(y, t, dt, free, i), y, span.at(s), span.sign * h, varied)
-        y, t, dt, free = pull(sums.y)
+        s, h, end = back.rows.s[i], back.rows.dt[i], sums.y
+        if changes:
+            start, step, before = again(i, y)
+            _, pull = jax.vjp(partial(landed, i), varied, start + step, before)
+            more, at_end, end = pull(end)
+        of_step, (method, _) = partial(bind, i), bind(i, varied)
+        y, t, dt, free = method.pullback(of_step, varied, span.at(s), span.sign * h, y, end)
+        if changes:
+            t, dt, free = t + at_end, dt + at_end, add(free, more)
         if back.at_rows is not None:
             y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
         # t = t0 + share (t1 - t0) with constant shares: moving an end stretches the grid.
@@ -158,12 +174,12 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
 
     zero = jnp.zeros_like(span.length)
     sums = Sums(back.end, zero, zero, jax.tree.map(jnp.zeros_like, varied))
-    sums = _undo_all(back, jnp.max(back.used), every, redo, undo, sums)
+    sums = program.compiled(partial(_undo_all, back, every=every, redo=redo, undo=undo))(jnp.max(back.used), sums)
     gathered = eqx.combine(sums.free, _zeros(fixed))._replace(control=_zeros(own.control))
     return (sums.y, sums.t0, sums.t1), jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), gathered)
 
 
-def _undo_all(back: Back, used: Array, every: int, redo: Any, undo: Any, sums: Sums) -> Sums:
+def _undo_all(back: Back, used: Array, sums: Sums, *, every: int, redo: Any, undo: Any) -> Sums:
     """Undo the steps from the last to the first; with `every` > 1 the states between are computed again."""
 
     def segment(state: tuple[Array, Sums]) -> tuple[Array, Sums]:

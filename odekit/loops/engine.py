@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.control import PID
-from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, start, used_rows
+from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, running, start, used_rows
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
 from odekit.loops.record import Raw, Rows, Span
+from odekit.loops.refill import BLOCKS, refill
 from odekit.typing import PyTree
 
 SMALL = 1024
@@ -98,15 +99,32 @@ class Program(NamedTuple):
         return over(self.fn), tuple(events)
 
     def run(self) -> Engine:
-        """Return the engine that goes to the end and keeps nothing."""
+        """Return the engine that goes to the end and keeps nothing.
 
-        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, tuple[()]]:
+        Many blocks run as one that is filled up again as its lanes end.
+        """
+
+        def block(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, tuple[()]]:
             def go(state: Lanes, last: Last, free: Free) -> Lanes:
                 return advance(self.loop(lanes, flags, last, free), state, self.max_steps)
 
             return raw(self.compiled(go)(self.started(lanes, flags, last, free), last, free)), ()
 
-        return in_blocks(engine, self.width)
+        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, tuple[()]]:
+            if lanes < BLOCKS * self.width:
+                return in_blocks(block, self.width)(lanes, flags, last, free)
+
+            def go(state: Lanes, floor: Array, last: Last, free: Free) -> Lanes:
+                return advance(self.loop(self.width, flags, last, free), state, self.max_steps, floor=floor)
+
+            def end(state: Lanes) -> Lanes:
+                return state._replace(carry=None, memory=None, n=None)
+
+            begin, live = partial(self.started, self.width, flags), partial(running, max_steps=self.max_steps)
+            ends, n = refill(begin, self.compiled(go), live, end, lanes, self.width, last, free, flags)
+            return raw(ends._replace(n=n)), ()
+
+        return engine
 
     def begin(self) -> Engine:
         """Return the engine that stops before the first step, with the loop's own state."""

@@ -21,33 +21,33 @@ MARK = "xla_cpu_small_call"
 _LARGEST_SUM = 2048
 """Elements of a reduction that XLA still writes as a plain loop: larger ones become library calls."""
 
-ELEMENTWISE = frozenset(
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp complex conj copy "
-    "cos cosh convert_element_type digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow "
-    "is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or pow real rem round rsqrt select_n "
-    "shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh "
-    "xor".split()
-)
-SHAPES = frozenset(
-    "broadcast_in_dim concatenate dynamic_slice dynamic_update_slice expand_dims iota pad reshape rev slice split "
-    "squeeze stack transpose tile".split()
-)
-CALLS = frozenset(
-    "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr checkpoint remat2 while "
-    "cond scan".split()
-)
-SUMS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_or reduce_and argmax argmin".split())
+ELEMENTWISE = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp complex conj copy
+    cos cosh convert_element_type digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite
+    le lgamma log log1p logistic lt max min mul ne neg nextafter not or pow real rem round rsqrt select_n shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
+"""
+SHAPES = """
+    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev slice split
+    squeeze stack tile transpose unstack
+"""
+CALLS = """
+    closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr jit pjit checkpoint remat2 while cond
+    scan
+"""
+SUMS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum"
 
 
 def refusal(jaxpr: Any) -> str | None:
     """Return what keeps a program out of one kernel, in words, or None."""
+    plain, sums = set(f"{ELEMENTWISE} {SHAPES} {CALLS}".split()), set(SUMS.split())
     for eqn in equations(jaxpr):
         name = eqn.primitive.name
-        if name in SUMS:
+        if name in sums:
             size = max(v.aval.size for v in eqn.invars)
             if size > _LARGEST_SUM:
                 return f"a sum over an array of {size} elements"
-        elif name not in ELEMENTWISE | SHAPES | CALLS:
+        elif name not in plain:
             return f"the operation {name}"
     return None
 
