@@ -85,7 +85,7 @@ class PID(eqx.Module):
         ok = square <= 1
         log_e = 0.5 * _log2(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
         exponent = sum(-b / order * e for b, e in zip(self.gains, (log_e, *memory), strict=False) if b)
-        factor = jnp.clip(self.safety * _exp2(exponent), self.factor_min, self.factor_max)
+        factor = jnp.clip(self.safety * _exp2(jnp.asarray(exponent)), self.factor_min, self.factor_max)
         factor = jnp.where(jnp.isnan(square), jnp.nan, factor)
         if memory:
             memory = tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory[:-1]), memory, strict=True))

@@ -104,7 +104,7 @@ class RungeKutta(Method):
         out = Pulled(bar, jnp.zeros_like(t), jnp.zeros_like(dt), jax.tree.map(jnp.zeros_like, free))
         later = []  # cotangents of the stage values, the last first
         for i in reversed(range(len(ks))):
-            column = [self.b[i], *[self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))]]
+            column = (self.b[i], *(self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))))
             rate = problem.fence(partial(lincomb, column, [bar, *later]), bar)
             at_free, at_t, at_y = pulls[i](scale(dt, rate))
             later.append(at_y)
