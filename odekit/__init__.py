@@ -14,6 +14,7 @@ from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check
 from odekit.solve import solve
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
+from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock, Rosenbrock23
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.stochastic import EulerMaruyama
 from odekit.solvers.tableaus import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
@@ -38,6 +39,9 @@ __all__ = [
     "RK4",
     "Ralston",
     "Result",
+    "Rodas5P",
+    "Rosenbrock",
+    "Rosenbrock23",
     "RungeKutta",
     "SDE",
     "SaveAt",
