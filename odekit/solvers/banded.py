@@ -3,7 +3,7 @@
 A sweep from row to row takes n steps of no length each; here every level is a few operations on whole arrays.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,44 +73,52 @@ def _blocks(band: Array, lower: int, upper: int, size: int) -> Array:
 class _Reduced(NamedTuple):
     """What every level multiplies a right-hand side with, from the neighbours below and above; the last inverses."""
 
-    levels: list[tuple[Array, Array]]
+    reach: Array
+    down: Array
+    up: Array
     inverses: Array
 
 
 def _reduced(blocks: Array) -> _Reduced:
     """Double the distance of the neighbours until there are none.
 
+    A level is an iteration: written out, XLA fuses each into the next and computes it once for every neighbour (84
+    steps of 200 unknowns: 76 s to compile and 390 ms to run).
     Source: Hockney & Jesshope, Parallel Computers 2, 1988, section 5.4.3 (PARACR).
     """
-    left, middle, right = blocks
-    levels, reach = [], 1
-    while reach < middle.shape[2]:
+    count = blocks.shape[3]
+
+    def level(blocks: tuple[Array, Array, Array], reach: Array) -> tuple[tuple[Array, Array, Array], Any]:
+        left, middle, right = blocks
         inverses = inverse(middle)
-        down = _multiply(left, _shift(inverses, reach))
-        up = _multiply(right, _shift(inverses, -reach))
-        middle = middle - _multiply(down, _shift(right, reach)) - _multiply(up, _shift(left, -reach))
-        left, right = -_multiply(down, _shift(left, reach)), -_multiply(up, _shift(right, -reach))
-        levels.append((down, up))
-        reach *= 2
-    return _Reduced(levels, inverse(middle))
+        down = _multiply(left, _shift(inverses, reach, 2))
+        up = _multiply(right, _shift(inverses, -reach, 2))
+        middle = middle - _multiply(down, _shift(right, reach, 2)) - _multiply(up, _shift(left, -reach, 2))
+        left, right = -_multiply(down, _shift(left, reach, 2)), -_multiply(up, _shift(right, -reach, 2))
+        return (left, middle, right), (down, up)
+
+    reach = jnp.asarray([2**k for k in range((count - 1).bit_length())], jnp.int32)
+    (_, middle, _), (down, up) = lax.scan(level, (blocks[0], blocks[1], blocks[2]), reach)
+    return _Reduced(reach, down, up, inverse(middle))
 
 
 def _solve(reduced: _Reduced, b: Array, size: int) -> Array:
     rows = _pad(b, 0, -b.shape[0] % size)
     rows = jnp.swapaxes(rows.reshape(-1, size, *b.shape[1:]), 0, 1)
-    for level, (down, up) in enumerate(reduced.levels):
-        below, above = _shift(rows, 2**level, axis=1), _shift(rows, -(2**level), axis=1)
-        rows = rows - _apply(down, below) - _apply(up, above)
+
+    def level(rows: Array, factors: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        reach, down, up = factors
+        return rows - _apply(down, _shift(rows, reach, 1)) - _apply(up, _shift(rows, -reach, 1)), None
+
+    rows, _ = lax.scan(level, rows, (reduced.reach, reduced.down, reduced.up))
     x = jnp.swapaxes(_apply(reduced.inverses, rows), 0, 1)
     return x.reshape(-1, *b.shape[1:])[: b.shape[0]]
 
 
-def _shift(x: Array, by: int, axis: int = 2) -> Array:
-    """Return x with entry i - by at i, zeros beyond the ends."""
+def _shift(x: Array, by: Array, axis: int) -> Array:
+    """Return x with entry i - by at i along `axis`, zeros beyond the ends."""
     n = x.shape[axis]
-    if by > 0:
-        return _pad(lax.slice_in_dim(x, 0, n - by, axis=axis), by, 0, axis)
-    return _pad(lax.slice_in_dim(x, -by, n, axis=axis), 0, -by, axis)
+    return lax.dynamic_slice_in_dim(_pad(x, n, n, axis), n - by, n, axis)
 
 
 def _multiply(a: Array, b: Array) -> Array:

@@ -140,14 +140,17 @@ def _spoiled(rows: list[list[Array]], a: list[list[Array]]) -> Array:
 
 def _library(a: Array) -> tuple[Solver, Solver]:
     """Factor with partial pivoting by LAPACK or its like, lane by lane."""
-    lead = jnp.moveaxis(a, -1, 0) if a.ndim > 2 else a[None]
-    factors = jax.vmap(jax.scipy.linalg.lu_factor)(lead)
+    lanes, many = a.shape[2:], jax.vmap if a.shape[2:] not in ((), (1,)) else lambda fn: fn
+    lead = jnp.moveaxis(a, -1, 0) if many is jax.vmap else a.reshape(a.shape[:2])
+    factors = many(jax.scipy.linalg.lu_factor)(lead)
 
     def solver(trans: int) -> Solver:
+        one = many(lambda factors, b: jax.scipy.linalg.lu_solve(factors, b, trans=trans))
+
         def solve(b: Array) -> Array:
-            many = jax.vmap(lambda f, b: jax.scipy.linalg.lu_solve(f, b, trans=trans))
-            x = many(factors, jnp.moveaxis(b, -1, 0) if b.ndim > 1 else b[None])
-            return jnp.moveaxis(x, 0, -1) if b.ndim > 1 else x[0]
+            if many is jax.vmap:
+                return jnp.moveaxis(one(factors, jnp.moveaxis(b, -1, 0)), 0, -1)
+            return one(factors, b.reshape(b.shape[0])).reshape(-1, *lanes)
 
         return solve
 
