@@ -94,6 +94,16 @@ def cast_like(tree: PyTree, x: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
+def distance(a: PyTree, b: PyTree, lanes: int) -> Array:
+    """Return the Euclidean distance of two states whose last `lanes` axes are lanes, lane by lane."""
+    wide = common_real(a)
+    total = jnp.zeros((), wide)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        squares = jnp.square(jnp.abs(x - y).astype(wide))
+        total = total + jnp.sum(squares, axis=tuple(range(squares.ndim - lanes)))
+    return jnp.sqrt(total)
+
+
 class Flat(NamedTuple):
     """A state as one real vector: real and imaginary parts are entries of their own.
 

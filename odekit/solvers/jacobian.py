@@ -1,6 +1,6 @@
 """The matrix of an implicit step: columns of the Jacobian by forward mode, as few as its pattern allows.
 
-A pattern is static: None (dense), "diagonal", a pair `(lower, upper)` of bandwidths, or a `Sparsity`.
+A pattern is static: None (dense), "diagonal", a `Band` or a `Sparsity`.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,17 @@ from odekit.solvers.linear import UNROLLED, Solver, dense_solver
 from odekit.trees import scale
 
 
+class Band(NamedTuple):
+    """Bandwidths: how many diagonals below and above the main one may have entries."""
+
+    lower: int
+    upper: int
+
+    def within(self, n: int) -> tuple[int, int]:
+        """Return the bandwidths that n rows can have."""
+        return min(self.lower, n - 1), min(self.upper, n - 1)
+
+
 class Sparsity(NamedTuple):
     """Where a matrix may have entries: its size and its bits, row by row, as bytes, so that it can be hashed."""
 
@@ -30,17 +41,17 @@ class Sparsity(NamedTuple):
         return flat.reshape(self.n, self.n).astype(bool)
 
 
-Pattern = Literal["diagonal"] | tuple[int, int] | Sparsity | None
+Pattern = Literal["diagonal"] | Band | Sparsity | None
 
 
 def pattern(jacobian: Any) -> Pattern:
     """Return the pattern that a user means; a boolean matrix with a narrow band becomes that band."""
-    if jacobian is None or isinstance(jacobian, Sparsity) or (isinstance(jacobian, str) and jacobian == "diagonal"):
+    if jacobian is None or isinstance(jacobian, Band | Sparsity) or (isinstance(jacobian, str) and jacobian == "diagonal"):
         return jacobian
     if isinstance(jacobian, tuple) and len(jacobian) == 2 and all(isinstance(x, int | np.integer) for x in jacobian):
         if min(jacobian) < 0:
             raise ValueError(f"`jacobian` was {jacobian}; give two bandwidths (lower, upper), neither negative.")
-        return int(jacobian[0]), int(jacobian[1])
+        return Band(int(jacobian[0]), int(jacobian[1]))
     mask = np.asarray(jacobian)
     if mask.dtype != bool or mask.ndim != 2 or mask.shape[0] != mask.shape[1]:
         raise ValueError(
@@ -51,28 +62,45 @@ def pattern(jacobian: Any) -> Pattern:
     below, above = (int(max(0, np.max(x, initial=0))) for x in (rows - columns, columns - rows))
     if below == above == 0:
         return "diagonal"
-    return (below, above) if 4 * (below + above + 1) <= len(mask) else Sparsity(len(mask), np.packbits(mask).tobytes())
+    return Band(below, above) if 4 * (below + above + 1) <= len(mask) else Sparsity(len(mask), np.packbits(mask).tobytes())
 
 
-def step_solver(
-    shape: Pattern, push: Callable[[Array], Array], v: Array, dt: Array, gamma: Any, mass: Array | None, pivot: bool
-) -> Solver:
-    """Return the solver with `mass / gamma - dt J`, where `push` multiplies by J vectors like v, (n, ...).
+def products(shape: Pattern, push: Callable[[Array], Array], v: Array) -> Array:
+    """Return the products of the Jacobian with the sums of all unit vectors of a colour, (colours, n, ...).
+
+    Columns of one colour share no row, so that the products hold every entry of the matrix. `push` multiplies by it
+    vectors like v, (n, ...). Source: Curtis, Powell & Reid, J. Inst. Math. Appl. 13 (1974), 117-119.
+    """
+    colours = _colours(shape, v.shape[0])
+    seeds = np.arange(colours.max(initial=-1) + 1)[:, None] == colours
+    seeds = jnp.asarray(seeds.reshape(*seeds.shape, *(1,) * (v.ndim - 1)), v.dtype)
+    seeds = jnp.broadcast_to(seeds, (len(seeds), *v.shape))
+    if 0 < len(seeds) <= UNROLLED:
+        return jnp.stack([push(seed) for seed in seeds])
+    return jax.vmap(push)(seeds)
+
+
+def norm(columns: Array) -> Array:
+    """Return the largest row sum of absolute values of the Jacobian, from its `products`: it bounds its spectrum."""
+    return jnp.max(jnp.sum(jnp.abs(columns), axis=0), axis=0, initial=0)
+
+
+def step_solver(shape: Pattern, columns: Array, dt: Array, gamma: Any, mass: Array | None, pivot: bool) -> Solver:
+    """Return the solver with `mass / gamma - dt J`, from the `products` of J.
 
     `mass` is (n, n, ...), or (n, 1, ...) for its diagonal, or None for the unit matrix.
     """
-    n = v.shape[0]
+    n, v = columns.shape[1], columns[0]
     if shape == "diagonal":
-        matrix = _inertia(mass, v, "diagonal") / gamma - scale(dt, push(jnp.ones_like(v)))
+        matrix = _inertia(mass, v, shape) / gamma - scale(dt, v)
         return lambda b: b / matrix
-    if isinstance(shape, tuple) and not isinstance(shape, Sparsity):
-        lower, upper = min(shape[0], n - 1), min(shape[1], n - 1)
-        band = -scale(dt, _banded(push, v, lower, upper))
-        band = jnp.concatenate(
-            [band[:lower], band[lower : lower + 1] + (_inertia(mass, v, "banded") / gamma)[None], band[lower + 1 :]]
-        )
-        return banded_solver(band, lower, upper)
-    matrix = _columns(push, v) if shape is None else _coloured(push, v, shape)
+    if isinstance(shape, Band):
+        lower, upper = shape.within(n)
+        i, k = np.arange(n), np.arange(lower + upper + 1)[:, None]
+        band = -scale(dt, columns[(i + k - lower) % len(k), i])  # [k, i] is the entry at column i + k - lower
+        middle = band[lower] + _inertia(mass, v, "banded") / gamma
+        return banded_solver(jnp.concatenate([band[:lower], middle[None], band[lower + 1 :]]), lower, upper)
+    matrix = jnp.swapaxes(columns, 0, 1) if shape is None else _spread(shape, columns)
     inertia = _unit(v) if mass is None else _full(mass, v) if mass.shape[1] == n else _unit(v) * _full(mass, v)
     return dense_solver(inertia / gamma - scale(dt, matrix), pivot)
 
@@ -106,41 +134,23 @@ def _unit(v: Array) -> Array:
     return jnp.broadcast_to(eye.reshape(*eye.shape, *(1,) * (v.ndim - 1)), (v.shape[0], *v.shape))
 
 
-def _columns(push: Callable[[Array], Array], v: Array) -> Array:
-    """Return the whole Jacobian, (n, n, ...), by one product a column."""
-    unit = _unit(v)
-    if 0 < v.shape[0] <= UNROLLED:
-        return jnp.stack([push(column) for column in unit], axis=1)
-    return jnp.swapaxes(jax.vmap(push)(unit), 0, 1)
+def _spread(sparsity: Sparsity, columns: Array) -> Array:
+    """Return the matrix (n, n, ...) from its products."""
+    keep = sparsity.mask.reshape(*sparsity.mask.shape, *(1,) * (columns.ndim - 2))
+    return jnp.where(keep, jnp.swapaxes(columns[_colours(sparsity, sparsity.n)], 0, 1), 0)
 
 
-def _products(push: Callable[[Array], Array], v: Array, colours: np.ndarray) -> Array:
-    """Return the products with the sums of all unit vectors of a colour, (colours, n, ...)."""
-    seeds = jnp.asarray(np.arange(colours.max() + 1)[:, None] == colours, v.dtype)
-    seeds = jnp.broadcast_to(seeds.reshape(*seeds.shape, *(1,) * (v.ndim - 1)), (len(seeds), *v.shape))
-    return jax.vmap(push)(seeds)
-
-
-def _banded(push: Callable[[Array], Array], v: Array, lower: int, upper: int) -> Array:
-    """Return the band of the Jacobian, (lower + upper + 1, n, ...): entry [k, i] is J[i, i + k - lower].
-
-    Columns that are `lower + upper + 1` apart share no row, and one product. Source: Curtis, Powell & Reid, J. Inst.
-    Math. Appl. 13 (1974), 117-119.
-    """
-    width, i = lower + upper + 1, np.arange(v.shape[0])
-    products = _products(push, v, i % width)
-    k = np.arange(width)[:, None]
-    return products[(i + k - lower) % width, i]
-
-
-def _coloured(push: Callable[[Array], Array], v: Array, sparsity: Sparsity) -> Array:
-    """Return the Jacobian, (n, n, ...), by one product a colour."""
-    if sparsity.n != v.shape[0]:
-        raise ValueError(f"`jacobian` is for {sparsity.n} unknowns, the state has {v.shape[0]}; give one that fits.")
-    colours = greedy_colours(sparsity)
-    dense = _products(push, v, colours)[colours, :]  # (column, row, ...)
-    keep = sparsity.mask.reshape(*sparsity.mask.shape, *(1,) * (v.ndim - 1))
-    return jnp.where(keep, jnp.swapaxes(dense, 0, 1), 0)
+def _colours(shape: Pattern, n: int) -> np.ndarray:
+    """Return the colour of every column."""
+    if shape is None:
+        return np.arange(n)
+    if shape == "diagonal":
+        return np.zeros(n, int)
+    if isinstance(shape, Band):
+        return np.arange(n) % (sum(shape.within(n)) + 1)
+    if shape.n != n:
+        raise ValueError(f"`jacobian` is for {shape.n} unknowns, the state has {n}; give one that fits.")
+    return greedy_colours(shape)
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,7 @@ from jax import Array
 from jax.interpreters import partial_eval
 
 from odekit.solvers.base import Method, Step
-from odekit.solvers.jacobian import Pattern, pattern, step_solver, times_mass
+from odekit.solvers.jacobian import Pattern, norm, pattern, products, step_solver, times_mass
 from odekit.solvers.runge_kutta import hermite, polynomial
 from odekit.trees import Flat, axpy, lincomb, scale
 from odekit.typing import PyTree, Row, Rows
@@ -110,20 +110,24 @@ class Rosenbrock(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
         """Take one step."""
-        flat, us = self._stages(problem, t, dt, y)
+        return self.judged(problem, t, dt, y, carry)[0]
+
+    def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
+        """Take one step; return with it a bound on the rates of the problem: the row norm of its Jacobian."""
+        flat, us, columns = self._stages(problem, t, dt, y)
         y1 = flat.restore(problem.combine(flat.vector, dt, self.m, us))
         err = None if self.e is None else flat.restore(scale(dt, lincomb(self.e, us)))
-        return Step(y1, err, carry)
+        return Step(y1, err, carry), norm(columns)
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the method's own weights, or by cubic Hermite where it has none."""
-        flat, us = self._stages(problem, t, dt, y)
+        flat, us, _ = self._stages(problem, t, dt, y)
         if self.weights is not None:
             return flat.restore(axpy(flat.vector, dt, tuple(polynomial(row, theta) for row in self.weights), us))
         y1 = flat.restore(axpy(flat.vector, dt, self.m, us))
         return hermite(theta, dt, y, y1, problem(t, y), problem(t + dt, y1))
 
-    def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree) -> tuple[Flat, list[Array]]:
+    def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree) -> tuple[Flat, list[Array], Array]:
         flat = Flat.of(y, jnp.shape(dt))
         start = flat.vector
 
@@ -134,7 +138,8 @@ class Rosenbrock(Method):
         # A lane that has ended takes a step of length 0; where the mass is singular its matrix must not be.
         length = dt if self.mass is None else jnp.where(dt == 0, 1, dt)
         pivot = self.mass is not None if self.pivot is None else self.pivot
-        solve = step_solver(self.jacobian, push, start, length, self.gamma, self.mass, pivot)
+        columns = products(self.jacobian, push, start)
+        solve = step_solver(self.jacobian, columns, length, self.gamma, self.mass, pivot)
         slope = time_derivative(field, t, start)
         us: list[Array] = []
         for i, (c_i, d_i) in enumerate(zip(self.c, self.d, strict=True)):
@@ -144,7 +149,7 @@ class Rosenbrock(Method):
             if slope is not None:
                 f = axpy(f, dt, (d_i,), [slope])
             us.append(problem.once(lambda f=f: solve(f), start))
-        return flat, us
+        return flat, us, columns
 
 
 def time_derivative(field: Any, t: Array, v: Array) -> Array | None:

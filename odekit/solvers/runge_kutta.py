@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.solvers.base import Method, Step
-from odekit.trees import axpy, lincomb, scale
+from odekit.trees import axpy, distance, lincomb, scale
 from odekit.typing import PyTree, Row, Rows
 
 
@@ -79,11 +79,19 @@ class RungeKutta(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
         """Take one step; the derivative at its end is the first stage of the next."""
+        return self._end(problem, t, dt, y, self._stages(problem, t, dt, y, carry))
+
+    def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
+        """Take one step; return with it the rate at which the field changes between two states at its end.
+
+        Where the problem is stiff that is the size of its dominant eigenvalue. Asks for a last node of 1.
+        Source: Shampine, J. Comput. Appl. Math. 3 (1977), 153; Hairer & Wanner II, 1996, IV.2, eq. 2.16.
+        """
         ks = self._stages(problem, t, dt, y, carry)
-        y1 = problem.combine(y, dt, self.b, ks)
-        k1 = problem(t + dt, y1)
-        err = None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
-        return Step(y1, err, k1)
+        new = self._end(problem, t, dt, y, ks)
+        near = problem.combine(y, dt, self.a[-1], ks[:-1])
+        top, bottom = (distance(a, b, jnp.ndim(dt)) for a, b in ((new.carry, ks[-1]), (new.y, near)))
+        return new, jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1), 0)
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
@@ -93,6 +101,12 @@ class RungeKutta(Method):
         if self.weights is None:
             return hermite(theta, dt, y, y1, ks[0], ks[-1])
         return axpy(y, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
+
+    def _end(self, problem: Any, t: Array, dt: Array, y: PyTree, ks: list[PyTree]) -> Step:
+        y1 = problem.combine(y, dt, self.b, ks)
+        k1 = problem(t + dt, y1)
+        err = None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
+        return Step(y1, err, k1)
 
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
         ks = [k0]
