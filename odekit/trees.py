@@ -94,13 +94,12 @@ def cast_like(tree: PyTree, x: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
-def distance(a: PyTree, b: PyTree, lanes: int) -> Array:
-    """Return the Euclidean distance of two states whose last `lanes` axes are lanes, lane by lane."""
-    wide = common_real(a)
+def norm(tree: PyTree, lanes: int) -> Array:
+    """Return the Euclidean norm of a state whose last `lanes` axes are lanes, lane by lane."""
+    wide = common_real(tree)
     total = jnp.zeros((), wide)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        squares = jnp.square(jnp.abs(x - y).astype(wide))
-        total = total + jnp.sum(squares, axis=tuple(range(squares.ndim - lanes)))
+    for x in jax.tree.leaves(tree):
+        total = total + jnp.sum(jnp.square(jnp.abs(x).astype(wide)), axis=tuple(range(x.ndim - lanes)))
     return jnp.sqrt(total)
 
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from odekit.solvers.base import Method, Step
-from odekit.trees import axpy, distance, lincomb, scale
+from odekit.trees import add, axpy, lincomb, norm, scale
 from odekit.typing import PyTree, Row, Rows
 
 
@@ -79,19 +80,26 @@ class RungeKutta(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
         """Take one step; the derivative at its end is the first stage of the next."""
-        return self._end(problem, t, dt, y, self._stages(problem, t, dt, y, carry))
+        ks = self._stages(problem, t, dt, y, carry)
+        y1 = problem.combine(y, dt, self.b, ks)
+        k1 = problem(t + dt, y1)
+        return Step(y1, self._error(dt, ks, k1), k1)
 
     def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
-        """Take one step; return with it the rate at which the field changes between two states at its end.
+        """Take one step; return with it the size of the fastest rate of the problem that the step has met.
 
-        Where the problem is stiff that is the size of its dominant eigenvalue. Asks for a last node of 1.
-        Source: Shampine, J. Comput. Appl. Math. 3 (1977), 153; Hairer & Wanner II, 1996, IV.2, eq. 2.16.
+        Steps at the edge of stability differ in the direction of that rate. The Jacobian is applied to the change of
+        the field over the last stage, because the change of the state is mostly slow (Robertson's problem at 1e-8:
+        14 times too small a rate).
+        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, 1996, IV.2, eq. 2.16.
         """
         ks = self._stages(problem, t, dt, y, carry)
-        new = self._end(problem, t, dt, y, ks)
-        near = problem.combine(y, dt, self.a[-1], ks[:-1])
-        top, bottom = (distance(a, b, jnp.ndim(dt)) for a, b in ((new.carry, ks[-1]), (new.y, near)))
-        return new, jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1), 0)
+        y1 = problem.combine(y, dt, self.b, ks)
+        k1, push = jax.linearize(lambda y: problem(t + dt, y), y1)
+        change = lax.stop_gradient(add(k1, scale(-1, ks[-1])))
+        top, bottom = norm(lax.stop_gradient(push(change)), jnp.ndim(dt)), norm(change, jnp.ndim(dt))
+        rate = jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1), 0)
+        return Step(y1, self._error(dt, ks, k1), k1), rate
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
@@ -102,11 +110,8 @@ class RungeKutta(Method):
             return hermite(theta, dt, y, y1, ks[0], ks[-1])
         return axpy(y, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
 
-    def _end(self, problem: Any, t: Array, dt: Array, y: PyTree, ks: list[PyTree]) -> Step:
-        y1 = problem.combine(y, dt, self.b, ks)
-        k1 = problem(t + dt, y1)
-        err = None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
-        return Step(y1, err, k1)
+    def _error(self, dt: Array, ks: list[PyTree], k1: PyTree) -> PyTree | None:
+        return None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
 
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
         ks = [k0]
