@@ -11,7 +11,7 @@ from odekit.solvers.base import Method, Step
 from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.tableaus import Tsit5
-from odekit.trees import select
+from odekit.trees import common_real, select
 from odekit.typing import PyTree
 
 
@@ -116,9 +116,12 @@ class AutoSwitch(Method):
             new, rate = self.implicit.judged(problem, t, dt, y, carry.k)
             return new._replace(carry=problem(t + dt, new.y)), rate
 
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(explicit))
-        plain, plain_rate = lax.cond(jnp.any(moving & ~stiff), explicit, lambda: blank)
-        hard, hard_rate = lax.cond(jnp.any(moving & stiff), implicit, lambda: blank)
+        def rest() -> tuple[Step, Array]:  # what a step of no length does: a lane that has ended may wait on this side
+            rate = jnp.zeros(jnp.shape(dt), common_real(y))
+            return Step(y, jax.tree.map(jnp.zeros_like, y), carry.k), rate
+
+        plain, plain_rate = lax.cond(jnp.any(moving & ~stiff), explicit, rest)
+        hard, hard_rate = lax.cond(jnp.any(moving & stiff), implicit, rest)
         new = select(stiff, hard, plain)
         fast = jnp.abs(dt) * jnp.where(stiff, hard_rate, plain_rate) > 0.9 * self.stable
         return new._replace(carry=Gear(new.carry, self._count(carry.count, fast)))
