@@ -40,7 +40,7 @@ def dense_solver(a: Array, pivot: bool = False) -> Solver:
 def inverse(a: Array) -> Array:
     """Return the inverses of small matrices, (n, n, ...); those without one hold NaN."""
     n = a.shape[0]
-    if n > UNROLLED:
+    if n > UNROLLED // 2:  # selects of rows grow like n^3: 25 s to compile at n = 6
         order = (*range(2, a.ndim), 0, 1)
         return jnp.transpose(jnp.linalg.inv(jnp.transpose(a, order)), (a.ndim - 2, a.ndim - 1, *range(a.ndim - 2)))
     solve, _ = _unrolled([[a[i, j] for j in range(n)] for i in range(n)], pivot=True)
