@@ -90,7 +90,10 @@ def step_solver(shape: Pattern, columns: Array, dt: Array, gamma: Any, mass: Arr
 
     `mass` is (n, n, ...), or (n, 1, ...) for its diagonal, or None for the unit matrix.
     """
-    n, v = columns.shape[1], columns[0]
+    n = columns.shape[1]
+    if n == 0:
+        return lambda b: b
+    v = columns[0]
     if shape == "diagonal":
         matrix = _inertia(mass, v, shape) / gamma - scale(dt, v)
         return lambda b: b / matrix

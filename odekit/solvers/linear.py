@@ -27,8 +27,6 @@ def dense_solver(a: Array, pivot: bool = False) -> Solver:
     the library, which pivots. A derivative is one more solution with the same factors, not that of the elimination.
     """
     n = a.shape[0]
-    if n == 0:
-        return lambda b: b
     if n > UNROLLED:
         solve, transposed = _library(a)
         return differentiable(lambda x: jnp.sum(a * x[None], axis=1), solve, transposed)
