@@ -20,12 +20,12 @@ class Gear(NamedTuple):
 
     Attributes:
         k: the derivative at the state.
-        count: whole numbers, one a lane: successive steps that looked stiff, or, below 0, on the implicit side, minus
+        streak: whole numbers, one a lane: successive steps that looked stiff, or, below 0, on the implicit side, minus
             one minus successive steps that did not.
     """
 
     k: PyTree
-    count: Array
+    streak: Array
 
 
 class AutoSwitch(Method):
@@ -90,7 +90,7 @@ class AutoSwitch(Method):
 
     def way(self, carry: Gear) -> Array:
         """Return where the next step is implicit."""
-        return carry.count < 0
+        return carry.streak < 0
 
     def bound(self, way: Array | None) -> Method:
         """Return this method with its first step implicit where `way` says so."""
@@ -107,7 +107,7 @@ class AutoSwitch(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: Gear) -> Step:
         """Take one step, explicit or implicit."""
-        stiff, moving = carry.count < 0, dt != 0
+        stiff, moving = carry.streak < 0, dt != 0
 
         def explicit() -> tuple[Step, Array]:
             return self.explicit.judged(problem, t, dt, y, carry.k)
@@ -124,13 +124,13 @@ class AutoSwitch(Method):
         hard, hard_rate = lax.cond(jnp.any(moving & stiff), implicit, rest)
         new = select(stiff, hard, plain)
         fast = jnp.abs(dt) * jnp.where(stiff, hard_rate, plain_rate) > 0.9 * self.stable
-        return new._replace(carry=Gear(new.carry, self._count(carry.count, fast)))
+        return new._replace(carry=Gear(new.carry, self._count(carry.streak, fast)))
 
-    def _count(self, count: Array, fast: Array) -> Array:
-        up = jnp.where(fast, count + 1, 0)
-        down = jnp.where(fast, -1, count - 1)
+    def _count(self, streak: Array, fast: Array) -> Array:
+        up = jnp.where(fast, streak + 1, 0)
+        down = jnp.where(fast, -1, streak - 1)
         up = jnp.where(up >= self.patience, -1, up)
-        return jnp.where(count < 0, jnp.where(down < -self.back, 0, down), up)
+        return jnp.where(streak < 0, jnp.where(down < -self.back, 0, down), up)
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the method that took the step."""
