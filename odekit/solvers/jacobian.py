@@ -98,7 +98,7 @@ def step_solver(shape: Pattern, columns: Array, dt: Array, gamma: Any, mass: Arr
         return lambda b: b
     v = columns[0]
     if shape == "diagonal":
-        matrix = _inertia(mass, v, shape) / gamma - scale(dt, v)
+        matrix = _inertia(mass, v, "diagonal") / gamma - scale(dt, v)
         return lambda b: b / matrix
     if isinstance(shape, Band):
         lower, upper = shape.within(n)
