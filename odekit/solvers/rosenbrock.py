@@ -100,6 +100,11 @@ class Rosenbrock(Method):
         return self.e is not None
 
     @property
+    def implicit(self) -> bool:
+        """A stage solves a linear system."""
+        return True
+
+    @property
     def stages(self) -> int:
         """Evaluations of the vector field a step, beside its Jacobian."""
         return len(self.m)

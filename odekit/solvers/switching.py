@@ -79,6 +79,11 @@ class AutoSwitch(Method):
         return True
 
     @property
+    def implicit(self) -> bool:
+        """A stage solves a linear system."""
+        return True
+
+    @property
     def stages(self) -> int:
         """Evaluations of a step, of the dearer of the two methods, with the one that begins the next step."""
         return max(self.explicit.stages, self.implicit.stages + 1)
