@@ -136,7 +136,8 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
         fence = i >= 0 if program.fenced and lanes > 1 else None
         field, _ = program.lifted(lanes, flags, arrays)
         field = field if span.jumps is None else span.smooth(field, back.rows.s[i])
-        return program.method(arrays.method), Lifted(field, fence)
+        way = None if back.rows.way is None else back.rows.way[i]
+        return program.method(arrays.method).bound(way), Lifted(field, fence)
 
     def landed(i: Array, varied: Free, t: Array, y: PyTree) -> PyTree:
         field, events = program.lifted(lanes, flags, eqx.combine(varied, fixed))

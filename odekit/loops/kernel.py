@@ -28,12 +28,12 @@ ELEMENTWISE = """
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
 SHAPES = """
-    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev slice split
-    squeeze stack tile transpose unstack
+    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice empty2 expand_dims gather iota pad reshape rev slice
+    split squeeze stack tile transpose unstack
 """
 CALLS = """
     closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr jit pjit checkpoint remat2 while cond
-    scan
+    scan custom_linear_solve
 """
 SUMS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum"
 
