@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import eval_jaxpr
+from jax.sharding import AbstractMesh, AxisType, get_abstract_mesh, use_abstract_mesh
 
 from odekit import errors
 from odekit.adjoint.base import Adjoint
@@ -60,7 +61,24 @@ def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
     return arrays, static
 
 
-def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]:
+class Field(NamedTuple):
+    """The vector field of one lane, traced: `field(free, t, y)` with every array it reads in `free`.
+
+    Attributes:
+        anywhere: whether it can run inside a `shard_map` that is made after it was traced.
+    """
+
+    jaxpr: Any
+    structure: Any
+    anywhere: bool
+
+    def __call__(self, free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
+        """Return `dy`."""
+        out = eval_jaxpr(self.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
+        return jax.tree.unflatten(self.structure, out)
+
+
+def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Field, PyTree]:
     """Return `fn(free, t, y)` and `free`: the problem as a function of every array it reads, closed-over ones included.
 
     The problem is traced once, here; every stage evaluates what was traced.
@@ -71,15 +89,32 @@ def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]
         own_problem, own_args = static.join(leaves)
         return own_problem(t, y, own_args)
 
-    traced, shape = jax.make_jaxpr(flat, return_shape=True)(leaves, t, y)
+    (traced, shape), anywhere = _traced(flat, leaves, t, y)
     errors.check_field(y, shape)
-    structure = jax.tree.structure(shape)
-
-    def fn(free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
-        out = eval_jaxpr(traced.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
-        return jax.tree.unflatten(structure, out)
-
+    fn = Field(traced.jaxpr, jax.tree.structure(shape), anywhere)
     return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
+
+
+def _traced(fn: Any, *arrays: PyTree) -> tuple[Any, bool]:
+    """Return the jaxpr of `fn` with the shapes of what it returns, and whether it can run anywhere.
+
+    JAX evaluates a jaxpr on the mesh it was traced on, while each device's own loop sees that mesh from inside. Where a
+    mesh of Explicit axes splits nothing that `fn` reads, it is therefore traced as for no mesh; a field that closes
+    over arrays of the mesh stays what it is.
+    """
+    kinds = [jax.typeof(x) for x in jax.tree.leaves(arrays)]
+    meshes = [get_abstract_mesh(), *[kind.sharding.mesh for kind in kinds]]
+    if not any(AxisType.Explicit in mesh.axis_types for mesh in meshes):
+        return jax.make_jaxpr(fn, return_shape=True)(*arrays), True
+    if not any(any(kind.sharding.spec) for kind in kinds):
+        bare = [jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type) for kind in kinds]
+        with use_abstract_mesh(AbstractMesh((), ())):
+            out = jax.make_jaxpr(fn, return_shape=True)(*jax.tree.unflatten(jax.tree.structure(arrays), bare))
+        jaxpr = out[0].jaxpr
+        read = [*jaxpr.constvars, *[x for eqn in jaxpr.eqns for x in eqn.outvars]]
+        if all(x.aval.sharding.mesh.empty for x in read):
+            return out, True
+    return jax.make_jaxpr(fn, return_shape=True)(*arrays), False
 
 
 class Spec(NamedTuple):

@@ -19,7 +19,7 @@ from odekit.loops.engine import Free, Last, Program, block_width
 from odekit.loops.lanes import single, varying
 from odekit.loops.record import Span
 from odekit.problem import as_problem
-from odekit.request import Arrays, Spec, Static, close, prepare, split
+from odekit.request import Arrays, Field, Spec, Static, close, prepare, split
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
 from odekit.typing import PyTree, Scalar
@@ -214,6 +214,7 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
     return eqx.tree_at(lambda s: s.lanes, state, lanes)
 
 
-def program_of(fn: Any, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
+def program_of(fn: Field, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
     """Return the static half of the loop for a vector field, with blocks that suit the state and this machine."""
-    return Program(fn, method.join, control.join, max_steps, block_width(y), jax.default_backend() == "cpu")
+    fenced = jax.default_backend() == "cpu"
+    return Program(fn, method.join, control.join, max_steps, block_width(y), fenced, apart=fn.anywhere)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.loops.adaptive import Lanes, Loop, advance, blank_rows, record, start, used_rows
-from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
+from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices
 from odekit.loops.record import Raw, Rows, Span
 from odekit.typing import PyTree
 
@@ -40,6 +40,7 @@ class Program(NamedTuple):
         width: lanes a block.
         fenced: whether stage values stand behind a fence.
         attached: whether step lengths carry the tangent of the interval (forward mode).
+        apart: whether devices may run their lanes apart.
     """
 
     fn: Callable[..., PyTree]
@@ -49,6 +50,12 @@ class Program(NamedTuple):
     width: int
     fenced: bool
     attached: bool = False
+    apart: bool = True
+
+    def placed(self, engine: Engine, width: int) -> Engine:
+        """Return `engine` in blocks of `width` lanes, run by every device on its own lanes."""
+        blocks = in_blocks(engine, width)
+        return on_devices(blocks) if self.apart else blocks
 
     def loop(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> Loop:
         """Return the loop over `lanes` lanes."""
@@ -73,7 +80,7 @@ class Program(NamedTuple):
             loop = self.loop(lanes, flags, last, free)
             return raw(advance(loop, start(loop, last.y0, last.dt0), self.max_steps)), ()
 
-        return in_blocks(engine, self.width)
+        return self.placed(engine, self.width)
 
     def begin(self) -> Engine:
         """Return the engine that stops before the first step, with the loop's own state."""
@@ -81,7 +88,7 @@ class Program(NamedTuple):
         def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Lanes, tuple[()]]:
             return unshare(start(self.loop(lanes, flags, last, free), last.y0, last.dt0)), ()
 
-        return in_blocks(engine, self.width)
+        return self.placed(engine, self.width)
 
     def proceed(self) -> Engine:
         """Return the engine that takes the loop's own state to a number of accepted steps.
@@ -94,7 +101,7 @@ class Program(NamedTuple):
             state = state._replace(n=jnp.max(state.n))
             return unshare(advance(self.loop(lanes, flags, ends, free), state, self.max_steps, target)), ()
 
-        return in_blocks(engine, self.width)
+        return self.placed(engine, self.width)
 
     def record(self, every: int = 1, most: int | None = None) -> Engine:
         """Return the engine that keeps every step, the states only at every `every`-th.
@@ -111,8 +118,8 @@ class Program(NamedTuple):
             return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every)), ()
 
         if most is None:
-            return in_blocks(engine, self.width)
-        return lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest)
+            return self.placed(engine, self.width)
+        return self.placed(lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest), 1 << 62)
 
     def recorded(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int) -> tuple[Lanes, Rows]:
         """Return the end and the recorded steps of one block of lanes."""
@@ -138,9 +145,9 @@ def raw(lanes: Lanes) -> Raw:
 def block_width(y: PyTree, default: int = 256, budget: int = 1 << 20) -> int:
     """Return how many lanes fit a block: on CPU about half of a core's L2 for some twelve copies of the state.
 
-    Elsewhere, and where several devices may hold the lanes, all lanes are one block.
+    Elsewhere all lanes are one block.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if jax.default_backend() != "cpu":
         return 1 << 62
     bytes_a_lane = 12 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
     return max(8, min(default, budget // max(1, bytes_a_lane)))
