@@ -29,7 +29,7 @@ class State(eqx.Module):
     """A solve under way. Every leaf is an array, so that it can be saved, sent and resumed; `vmap` puts axes in front.
 
     Attributes:
-        lanes: what the loop carries.
+        lanes: what the loop carries, whose own properties read it inside of the loop, where lanes come last.
         t0: start of the interval.
         t1: end of the interval.
 
@@ -57,6 +57,16 @@ class State(eqx.Module):
     def y(self) -> PyTree:
         """The state at `t`."""
         return self.lanes.y
+
+    @property
+    def accepted(self) -> Array:
+        """The number of accepted steps."""
+        return self.lanes.counts[..., 0]
+
+    @property
+    def tried(self) -> Array:
+        """The number of attempted steps."""
+        return self.lanes.counts[..., 1]
 
     @property
     def done(self) -> Array:
@@ -169,7 +179,7 @@ def finish(state: State, *, throw: bool = True) -> Solution:
     """
     lanes, method = state.lanes, state.method.join(state.method_arrays)
     t, result = state.t, state.result
-    accepted, tried = lanes.counts[..., 0], lanes.counts[..., 1]  # axes that `vmap` added come first
+    accepted, tried = state.accepted, state.tried
     sol = Solution(
         ts=t[..., None],
         ys=jax.tree.map(lambda y: jnp.expand_dims(y, t.ndim), lanes.y),
@@ -208,7 +218,7 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
     problem, args = static.join(bundle)
     fn, free = close(problem, state.t0, state.y, args)
     program = program_of(fn, state.method, state.control, state.max_steps, state.y)
-    last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.lanes.accepted + n)
+    last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.accepted + n)
     own = Free(free, state.method_arrays, state.control_arrays)
     lanes, _ = single(program.proceed(), last, own)
     return eqx.tree_at(lambda s: s.lanes, state, lanes)
