@@ -161,7 +161,7 @@ def _newest(directory: Path, identity: dict[str, str], state: State) -> tuple[in
         try:
             stored, facts = read(path)
         except DamagedError as error:
-            warnings.warn(f"{error} The one before it is used.", stacklevel=3)
+            warnings.warn(f"{str(error).rpartition(';')[0]}; the one before it is used.", stacklevel=3)
             continue
         different = [name for name, value in identity.items() if facts.get(f"run.{name}:value") != value]
         if different:

@@ -1,5 +1,6 @@
-"""Runs that end in files: killed at any moment they go on to the same bits; files that cannot be trusted are refused."""
+"""Runs that leave files: killed at any moment they go on to the same bits; what cannot be trusted is refused."""
 
+import json
 import os
 import random
 import signal
@@ -35,6 +36,8 @@ def names(directory):
 
 
 def same_bits(a, b):
+    if isinstance(a, ok.Solution):  # a solve also counts the evaluations of its first step length
+        a, b = [(sol.t1, sol.y1, sol.result, sol.stats["accepted"], sol.stats["rejected"]) for sol in (a, b)]
     ones, twos = jax.tree.leaves(a), jax.tree.leaves(b)
     return [np.asarray(x).tobytes() for x in ones] == [np.asarray(x).tobytes() for x in twos]
 
@@ -47,10 +50,9 @@ def whole():
 def test_a_run_in_files_is_one_solve_and_leaves_the_last_two(tmp_path, whole):
     states = run(tmp_path / "new" / "run")
     assert [int(state.accepted) for state in states[:4]] == [0, 20, 40, 60]
-    assert same_bits(ok.finish(states[-1]), ok.solve(cases.lotka_volterra, START, 0.0, 6.0, **TIGHT))
+    assert same_bits(ok.finish(states[-1]), whole)
     last = len(states) - 1
     assert names(tmp_path / "new" / "run") == [f"{last - 1:08d}.safetensors", f"{last:08d}.safetensors"]
-    assert whole.stats["accepted"] == states[-1].accepted
 
 
 def test_an_abandoned_run_goes_on_from_its_newest_file_to_the_same_bits(tmp_path, whole):
@@ -107,15 +109,14 @@ def damage(data, kind):
 def test_a_damaged_file_is_named_and_the_one_before_it_used(tmp_path, whole, kind):
     states = run(tmp_path)
     newest = tmp_path / names(tmp_path)[-1]
-    good = newest.read_bytes()
-    newest.write_bytes(damage(good, kind))
-    with pytest.warns(UserWarning, match=rf"{newest.name} is damaged .*The one before it is used\.") as told:
+    newest.write_bytes(damage(newest.read_bytes(), kind))
+    with pytest.warns(UserWarning, match=rf"{newest.name} is damaged.*; the one before it is used\.") as told:
         again = run(tmp_path)
     assert len(told) == 1
     assert "\n" not in str(told[0].message)
     assert same_bits(again[0], states[-2])
     assert same_bits(ok.finish(again[-1]), whole)
-    assert newest.read_bytes() == good
+    assert same_bits(run(tmp_path)[0], states[-1])
 
 
 def test_where_no_file_is_whole_nothing_begins_again_in_silence(tmp_path):
@@ -134,7 +135,7 @@ def harvest(t, y, args):
     ("state", "problem", "args", "named"),
     [
         (begin(), harvest, None, "the vector field differ"),
-        (begin(), cases.lotka_volterra, 2.0, "the arguments"),
+        (begin(), cases.lotka_volterra, (1.5, 1.0, 3.0, 2.0), "the arguments"),
         (begin(method=ok.Dopri5()), cases.lotka_volterra, None, "the method differ"),
         (begin(rtol=1e-8), cases.lotka_volterra, None, "the controller differ"),
         (begin(t1=7.0), cases.lotka_volterra, None, "the interval differ"),
@@ -172,7 +173,7 @@ def test_the_fingerprint_is_that_of_another_process(tmp_path):
 
     args = {"rate": 2.0}
     here = fingerprint(field, ok.init(field, jnp.ones(2), 0.0, 1.0, args=args), args)
-    assert here == __import__("json").loads(told.stdout)
+    assert here == json.loads(told.stdout)
     weights = weights.at[0, 0].set(1e-9)
     there = fingerprint(field, ok.init(field, jnp.ones(2), 0.0, 1.0, args=args), args)
     assert [name for name in here if here[name] != there[name]] == ["vector field"]
@@ -200,13 +201,14 @@ np.save(sys.argv[1] + "/end.npy", np.concatenate([np.ravel(x) for x in jax.tree.
 
 
 def child(directory):
-    return subprocess.Popen([sys.executable, "-W", "error", "-c", CHILD, str(directory)], stderr=subprocess.PIPE)
+    with (directory / "log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-W", "error", "-c", CHILD, str(directory)], stderr=log)
 
 
 def wait_for_a_new_file(directory, process, seen):
     until = time.monotonic() + 120
     while not {path.name for path in directory.glob("*.safetensors")} - seen:
-        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+        assert process.poll() is None, (directory / "log").read_text()[-2000:]
         assert time.monotonic() < until
         time.sleep(0.005)
 
