@@ -61,8 +61,8 @@ def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
     return arrays, static
 
 
-class Field(NamedTuple):
-    """The vector field of one lane, traced: `field(free, t, y)` with every array it reads in `free`.
+class Traced(NamedTuple):
+    """A vector field `fn(free, t, y)` of one lane that was traced once; every stage evaluates what was traced.
 
     Attributes:
         anywhere: whether it can run inside a `shard_map` that is made after it was traced.
@@ -73,16 +73,13 @@ class Field(NamedTuple):
     anywhere: bool
 
     def __call__(self, free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
-        """Return `dy`."""
+        """Return `dy` at `(t, y)`."""
         out = eval_jaxpr(self.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
         return jax.tree.unflatten(self.structure, out)
 
 
-def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Field, PyTree]:
-    """Return `fn(free, t, y)` and `free`: the problem as a function of every array it reads, closed-over ones included.
-
-    The problem is traced once, here; every stage evaluates what was traced.
-    """
+def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Traced, PyTree]:
+    """Return `fn(free, t, y)` and `free`: the problem as a function of all that it reads, closed over or not."""
     leaves, static = split((problem, args), numbers=True)
 
     def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
@@ -91,7 +88,7 @@ def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Field, PyTre
 
     (traced, shape), anywhere = _traced(flat, leaves, t, y)
     errors.check_field(y, shape)
-    fn = Field(traced.jaxpr, jax.tree.structure(shape), anywhere)
+    fn = Traced(traced.jaxpr, jax.tree.structure(shape), anywhere)
     return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
 
 

@@ -15,11 +15,12 @@ from odekit import errors
 from odekit.control import PID
 from odekit.errors import Result
 from odekit.loops.adaptive import Lanes
-from odekit.loops.engine import Free, Last, Program, block_width
+from odekit.loops.engine import SMALL, Free, Last, Program, block_width, size
+from odekit.loops.kernel import refusal
 from odekit.loops.lanes import single, varying
 from odekit.loops.record import Span
 from odekit.problem import as_problem
-from odekit.request import Arrays, Field, Spec, Static, close, prepare, split
+from odekit.request import Arrays, Spec, Static, Traced, close, prepare, split
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
 from odekit.typing import PyTree, Scalar
@@ -224,7 +225,10 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
     return eqx.tree_at(lambda s: s.lanes, state, lanes)
 
 
-def program_of(fn: Field, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
+def program_of(fn: Traced, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
     """Return the static half of the loop for a vector field, with blocks that suit the state and this machine."""
-    fenced = jax.default_backend() == "cpu"
-    return Program(fn, method.join, control.join, max_steps, block_width(y), fenced, apart=fn.anywhere)
+    on_cpu = jax.default_backend() == "cpu"
+    one_kernel = on_cpu and refusal(fn.jaxpr) is None and size(y) <= SMALL
+    width = block_width(y, 64 if one_kernel else 256)
+    whole = {"fenced": on_cpu, "one_kernel": one_kernel, "apart": fn.anywhere}
+    return Program(fn, method.join, control.join, max_steps, width, **whole)

@@ -165,10 +165,16 @@ def on_devices(engine: Engine) -> Engine:
     return divided
 
 
-def _scattered(tree: PyTree) -> bool:
-    """Return whether a mesh may split the lanes in a way that no type tells (Auto axes)."""
-    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(tree)]
-    return any(kind != AxisType.Manual for mesh in [*meshes, get_abstract_mesh()] for kind in mesh.axis_types)
+def scattered(tree: PyTree) -> bool:
+    """Return whether devices may each hold a part of these arrays, by their types or in a way that no type tells."""
+    shardings = [jax.typeof(x).sharding for x in jax.tree.leaves(tree)]
+    meshes = [get_abstract_mesh(), *[sharding.mesh for sharding in shardings]]
+    auto = any(
+        kind == AxisType.Auto and n > 1
+        for mesh in meshes
+        for kind, n in zip(mesh.axis_types, mesh.axis_sizes, strict=True)
+    )
+    return auto or any(any(sharding.spec) for sharding in shardings)
 
 
 def in_blocks(engine: Engine, width: int) -> Engine:
@@ -179,7 +185,7 @@ def in_blocks(engine: Engine, width: int) -> Engine:
     """
 
     def blocked(lanes: int, flags: tuple[bool, ...], last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
-        if lanes <= width or _scattered((last, free)):
+        if lanes <= width or scattered((last, free)):
             return engine(lanes, flags, last, free)
         count = -(-lanes // width)
         fill = count * width - lanes
