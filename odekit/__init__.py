@@ -4,6 +4,7 @@ A solver is a pytree of coefficients, and running it is a pure function.
 """
 
 from odekit import adjoint, learn, neural, samplers, schedules
+from odekit.checkpoint import checkpointed
 from odekit.citations import cite
 from odekit.control import PID
 from odekit.errors import Result, SolveError
@@ -57,6 +58,7 @@ __all__ = [
     "Tsit5",
     "adjoint",
     "check",
+    "checkpointed",
     "cite",
     "finish",
     "finite_or",

@@ -134,6 +134,8 @@ def mean_square(values: PyTree, size: PyTree, rtol: PyTree, atol: PyTree) -> Arr
 
 def _sum_leading(x: Array) -> Array:
     """Sum over all axes but the last; small sums are written out, since a short reduction vectorises badly."""
+    if any(jax.typeof(x).sharding.spec[:-1]):  # a mesh of Explicit axes splits the state: its parts stay where they are
+        return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if not 0 < rows.shape[0] <= _UNROLL:
         return jnp.sum(rows, axis=0)

@@ -117,7 +117,7 @@ def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[i
     while int(state.result) == errors.Result.UNFINISHED:
         state = stepping.step(problem, state, n=256, args=args)
         share = float((state.t - state.t0) / (state.t1 - state.t0))
-        progress(int(1000 * share), 1000, f"t={float(state.t):.4g}, {int(state.lanes.accepted)} steps")
+        progress(int(1000 * share), 1000, f"t={float(state.t):.4g}, {int(state.accepted)} steps")
     return stepping.finish(state, throw=False)
 
 

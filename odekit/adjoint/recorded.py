@@ -118,7 +118,7 @@ def reverse(program: Program, every: int) -> Engine:
             return walk(program, every, lanes, flags, back, free)
         return in_blocks(again, width)(lanes, flags, back._replace(rows=None, used=None), free)
 
-    return engine
+    return program.placed(engine, 1 << 62)
 
 
 def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back: Back, free: Free) -> tuple[Any, Any]:
