@@ -6,6 +6,7 @@ A solver is a pytree of coefficients, and running it is a pure function.
 from odekit import adjoint, learn, neural, samplers, schedules
 from odekit.control import PID
 from odekit.errors import Result, SolveError
+from odekit.interop import as_diffrax, diffeqsolve
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
 from odekit.samplers.denoiser import Denoiser, guided
@@ -47,7 +48,9 @@ __all__ = [
     "State",
     "Tsit5",
     "adjoint",
+    "as_diffrax",
     "check",
+    "diffeqsolve",
     "finish",
     "guided",
     "init",

@@ -1,0 +1,251 @@
+"""`diffeqsolve` as diffrax has it, run by our loop where that can serve."""
+
+import logging
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from odekit import errors
+from odekit.control import first_step
+from odekit.errors import Result
+from odekit.interop import output, translate
+from odekit.interop.translate import Call
+from odekit.loops.record import Span
+from odekit.request import Arrays, Spec, Static, prepare, split
+from odekit.solution import SaveAt
+from odekit.solve import run
+from odekit.typing import PyTree
+
+_LOG = logging.getLogger("odekit")
+_NOTED: set[str] = set()
+_END, _CONSTANT = diffrax.SaveAt(t1=True), diffrax.ConstantStepSize()
+_RECURSIVE, _SILENT = diffrax.RecursiveCheckpointAdjoint(), diffrax.NoProgressMeter()
+
+
+class Field(eqx.Module):
+    """The vector field of an `ODETerm`, which sees time in the dtype that diffrax shows it in."""
+
+    term: diffrax.ODETerm
+    dtype: Any = eqx.field(static=True)
+
+    def __call__(self, t: Array, y: PyTree, args: PyTree) -> PyTree:
+        """Return `dy`."""
+        return self.term.vf(jnp.asarray(t, self.dtype), y, args)
+
+
+class Plan(NamedTuple):
+    """The static half of a call; equal ones share one compilation."""
+
+    spec: Spec
+    subs: Static
+    max_steps: int | None
+    dtype: Any
+    guess: bool
+
+
+class Parts(NamedTuple):
+    """What the compiled half of a call returns."""
+
+    ts: PyTree
+    ys: PyTree
+    result: Any
+    code: Array
+    end: Array
+    counts: dict[str, Array]
+    dense: Any
+
+
+def diffeqsolve(
+    terms: Any,
+    solver: Any,
+    t0: Any,
+    t1: Any,
+    dt0: Any,
+    y0: PyTree,
+    args: PyTree = None,
+    *,
+    saveat: diffrax.SaveAt = _END,
+    stepsize_controller: Any = _CONSTANT,
+    adjoint: Any = _RECURSIVE,
+    event: Any = None,
+    max_steps: int | None = 4096,
+    throw: bool | str = True,
+    progress_meter: Any = _SILENT,
+    solver_state: PyTree = None,
+    controller_state: PyTree = None,
+    made_jump: Any = None,
+    discrete_terminating_event: Any = None,
+    engine: Literal["auto", "odekit", "diffrax"] = "auto",
+) -> diffrax.Solution:
+    """Solve what `diffrax.diffeqsolve` solves, with the same arguments and the same `diffrax.Solution` back.
+
+    An `ODETerm` with an explicit Runge-Kutta solver, `PIDController`, `ConstantStepSize` or `StepTo` runs in odekit's
+    loop: under `jax.vmap` all solves are lanes of one loop, each with its own steps. Anything else goes to diffrax as
+    it is, and the logger "odekit" says once which argument was the reason. Adaptive steps are diffrax's to rounding
+    (float32 in the controller), but for the last one: within 1 % of t1 it goes there. Between steps every method is
+    read by its own interpolant or a cubic Hermite with the slopes of both ends; `sol.derivative(t)` is the vector field
+    at `sol.evaluate(t)`. A field or state that is not finite ends the solve there with `RESULTS.nonfinite`, a step
+    below what time can resolve with `RESULTS.dt_min_reached`; complex states bring no warning.
+
+    Args:
+        terms: a term, or a pytree of terms.
+        solver: a diffrax solver, or `as_diffrax(method)`.
+        t0: start.
+        t1: end; may be smaller than t0.
+        dt0: length of the first step, or of all; None for a `PIDController` to choose, and for `StepTo`.
+        y0: initial state; becomes as wide as the times, as in diffrax.
+        args: passed to the vector field.
+        saveat: what is saved. Times outside of the interval that are known only inside `jit` leave infinities.
+        stepsize_controller: how steps are chosen.
+        adjoint: how derivatives are taken. `RecursiveCheckpointAdjoint` becomes `adjoint.Recorded`, `ForwardMode`
+            becomes `adjoint.Forward`; fixed grids are differentiated in any mode.
+        event: goes to diffrax.
+        max_steps: most attempted steps, or None.
+        throw: whether a failed solve raises: after the compiled call where our loop ran outside of any
+            transformation. Inside `jit` and `vmap` nothing raises there, and the cause is in `sol.result`, unless this
+            is "traced": no host callback is compiled in.
+        progress_meter: goes to diffrax.
+        solver_state: goes to diffrax.
+        controller_state: goes to diffrax.
+        made_jump: goes to diffrax.
+        discrete_terminating_event: goes to diffrax, which has deprecated it.
+        engine: "odekit" raises where our loop cannot serve, "diffrax" always delegates.
+
+    Returns:
+        A `diffrax.Solution`; `result` is a member of `diffrax.RESULTS`.
+
+    Raises:
+        ValueError: `engine` is "odekit" and an argument has no counterpart; the message names it.
+        SolveError: a solve of ours did not reach t1 (a RuntimeError, with diffrax's sentence for it).
+
+    Example:
+        >>> import diffrax
+        >>> float(diffeqsolve(diffrax.ODETerm(lambda t, y, args: -y), diffrax.Tsit5(), 0.0, 1.0, 0.1, 1.0).ys[0])
+        0.36788
+
+    Source: Kidger, On Neural Differential Equations, 2021, chapter 5.
+    """
+    call = Call(
+        terms, solver, t0, t1, dt0, y0, args, saveat, stepsize_controller, adjoint, event, max_steps, throw,
+        progress_meter, solver_state, controller_state, made_jump, discrete_terminating_event,
+    )  # fmt: skip
+    if engine not in ("auto", "odekit", "diffrax"):
+        raise ValueError(f"`engine` was {engine!r}; give 'auto', 'odekit' or 'diffrax'.")
+    why = "`engine` is 'diffrax'" if engine == "diffrax" else translate.obstacle(call)
+    if why is None:
+        return _solve(call)
+    if engine == "odekit":
+        raise ValueError(f"{why}; odekit's loop cannot serve that: change it, or give engine='auto'.")
+    if engine == "auto" and why not in _NOTED:
+        _NOTED.add(why)
+        _LOG.warning("odekit.diffeqsolve is run by diffrax: %s.", why)
+    return diffrax.diffeqsolve(**call._asdict())
+
+
+def _solve(call: Call) -> diffrax.Solution:
+    dtype = translate.time_dtype(call)
+    field = Field(call.terms, dtype)
+    plan, arrays, subs = _prepare(call, field, dtype)
+    parts = _run(plan, arrays, subs)
+    t0, t1 = jnp.asarray(call.t0, dtype), jnp.asarray(call.t1, dtype)
+    interpolation = None
+    if call.saveat.dense:
+        interpolation = output.Interpolation(parts.dense, t0, parts.end, *split((field, call.args), numbers=True))
+    sol = diffrax.Solution(
+        t0=t0,
+        t1=t1,
+        ts=parts.ts,
+        ys=parts.ys,
+        interpolation=interpolation,  # pyright: ignore[reportArgumentType]
+        stats={**parts.counts, "max_steps": call.max_steps},
+        result=parts.result,
+        solver_state=None,
+        controller_state=None,
+        made_jump=False if call.saveat.made_jump else None,
+        event_mask=None,
+    )
+    if call.throw == "traced":
+        return parts.result.error_if(sol, parts.code != Result.SUCCESS)
+    if call.throw and errors.known(parts.code) and int(parts.code) != Result.SUCCESS:
+        raise errors.SolveError(f"{diffrax.RESULTS[parts.result]} {errors.sentence(int(parts.code), float(parts.end))}")
+    return sol
+
+
+def _prepare(call: Call, field: Field, dtype: Any) -> tuple[Plan, Arrays, list[Any]]:
+    """Return the call as a request of our own, and what is saved apart from it."""
+    fixed = not call.adaptive
+    lengths = translate.lengths_of(call, dtype) if fixed else None
+    even = lengths is not None and np.ptp(lengths) <= 1e-6 * lengths[0]
+    times = [jnp.asarray(sub.ts, dtype) for sub in call.subs if sub.ts is not None]
+    request = prepare(
+        field,
+        translate.promoted(call.y0, dtype),
+        call.t0,
+        call.t1,
+        translate.method_of(call.solver),
+        call.args,
+        controller=translate.controller_of(call.stepsize_controller) if call.adaptive else None,  # pyright: ignore[reportArgumentType]
+        n_steps=len(lengths) if even and lengths is not None else None,
+        dt=None if even else lengths,
+        dt0=call.dt0 if call.adaptive else None,
+        saveat=SaveAt(
+            _joined(times, call) if times else None,
+            steps=any(sub.steps for sub in call.subs),
+            dense=call.saveat.dense,
+        ),
+        adjoint=translate.adjoint_of(call),
+        max_steps=translate.UNBOUNDED if call.max_steps is None else int(call.max_steps),
+    )
+    subs, static = split(call.saveat.subs, numbers=False)
+    plan = Plan(request.spec, static, call.max_steps, dtype, call.adaptive and call.dt0 is None)
+    return plan, request.arrays, subs
+
+
+def _joined(times: list[Array], call: Call) -> Array:
+    """Return the save times of all parts as one array, in the direction of the solve."""
+    if len(times) == 1:
+        return times[0]
+    direction = jnp.where(jnp.asarray(call.t1) < jnp.asarray(call.t0), -1, 1).astype(times[0].dtype)
+    return direction * jnp.sort(direction * jnp.concatenate(times))
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(plan: Plan, arrays: Arrays, subs: list[Any]) -> Parts:
+    """Run the request and lay out what is saved."""
+    args = plan.spec.bundle.join(arrays.bundle)[1]
+    sol = run(plan.spec, arrays._replace(dt0=_first(plan, arrays)) if plan.guess else arrays)
+    end, n = (sol.t1, sol.y1), 0 if arrays.ts is None else arrays.ts.shape[0]
+    times, steps = [jax.tree.map(lambda x, part=part: x[part], (sol.ts, sol.ys)) for part in (slice(n), slice(n, None))]
+    saved = output.Saved((arrays.t0, arrays.y0), times, steps, end, sol.stats["accepted"])
+
+    leaves, tree = jax.tree.flatten(plan.subs.join(subs), is_leaf=translate.is_sub)
+    laid = [output.buffers(sub, saved, args, plan.max_steps, plan.dtype) for sub in leaves]
+    ts, ys = (jax.tree.unflatten(tree, [pair[i] for pair in laid]) for i in (0, 1))
+    accepted, rejected = sol.stats["accepted"], sol.stats["rejected"]
+    counts = {
+        "num_steps": accepted + rejected,
+        "num_accepted_steps": accepted,
+        "num_rejected_steps": rejected,
+    }
+    return Parts(ts, ys, output.result_of(sol.result), sol.result, sol.t1.astype(plan.dtype), counts, sol.dense)
+
+
+def _first(plan: Plan, arrays: Arrays) -> Array:
+    """Return the length of the first step as diffrax chooses it: by the order of the error, not one more."""
+    field, args, control = plan.spec.bundle.join(arrays.bundle)
+    span = Span.of(arrays.t0[None], arrays.t1[None])
+    order = control.order or plan.spec.method.join(arrays.method).order
+
+    def problem(t: Array, y: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x[..., None], field(t[0], jax.tree.map(lambda x: x[..., 0], y), args))
+
+    y0 = jax.tree.map(lambda x: x[..., None], arrays.y0)
+    control = jax.tree.map(lambda x: x[..., None] if jnp.ndim(x) else x, control)
+    f0 = problem(span.t0, y0)
+    return first_step(problem, order - 1, span.t0, span.sign, span.length, y0, f0, control)[0]
