@@ -12,18 +12,18 @@ import numpy as np
 from jax import Array
 
 from odekit import errors
-from odekit.control import first_step
 from odekit.errors import Result
 from odekit.interop import output, translate
 from odekit.interop.translate import Call
-from odekit.loops.record import Span
-from odekit.request import Arrays, Spec, Static, prepare, split
+from odekit.problem import as_problem
+from odekit.request import Arrays, Request, Spec, Static, prepare, split
 from odekit.solution import SaveAt
 from odekit.solve import run
 from odekit.typing import PyTree
 
 _LOG = logging.getLogger("odekit")
 _NOTED: set[str] = set()
+_THEIRS = diffrax.diffeqsolve
 _END, _CONSTANT = diffrax.SaveAt(t1=True), diffrax.ConstantStepSize()
 _RECURSIVE, _SILENT = diffrax.RecursiveCheckpointAdjoint(), diffrax.NoProgressMeter()
 
@@ -46,7 +46,6 @@ class Plan(NamedTuple):
     subs: Static
     max_steps: int | None
     dtype: Any
-    guess: bool
 
 
 class Parts(NamedTuple):
@@ -145,7 +144,7 @@ def diffeqsolve(
     if engine == "auto" and why not in _NOTED:
         _NOTED.add(why)
         _LOG.warning("odekit.diffeqsolve is run by diffrax: %s.", why)
-    return diffrax.diffeqsolve(**call._asdict())
+    return _THEIRS(**call._asdict())
 
 
 def _solve(call: Call) -> diffrax.Solution:
@@ -179,32 +178,47 @@ def _solve(call: Call) -> diffrax.Solution:
 
 def _prepare(call: Call, field: Field, dtype: Any) -> tuple[Plan, Arrays, list[Any]]:
     """Return the call as a request of our own, and what is saved apart from it."""
-    fixed = not call.adaptive
-    lengths = translate.lengths_of(call, dtype) if fixed else None
-    even = lengths is not None and np.ptp(lengths) <= 1e-6 * lengths[0]
     times = [jnp.asarray(sub.ts, dtype) for sub in call.subs if sub.ts is not None]
+    steps = any(sub.steps for sub in call.subs)
+    saveat = SaveAt(_joined(times, call) if times else None, steps=steps, dense=call.saveat.dense)
     request = prepare(
         field,
         translate.promoted(call.y0, dtype),
         call.t0,
         call.t1,
-        translate.method_of(call.solver),
-        call.args,
-        controller=translate.controller_of(call.stepsize_controller) if call.adaptive else None,  # pyright: ignore[reportArgumentType]
-        n_steps=len(lengths) if even and lengths is not None else None,
-        dt=None if even else lengths,
-        dt0=call.dt0 if call.adaptive else None,
-        saveat=SaveAt(
-            _joined(times, call) if times else None,
-            steps=any(sub.steps for sub in call.subs),
-            dense=call.saveat.dense,
-        ),
+        args=call.args,
+        saveat=saveat,
         adjoint=translate.adjoint_of(call),
         max_steps=translate.UNBOUNDED if call.max_steps is None else int(call.max_steps),
+        **_steps(call, dtype),
     )
+    if call.looped and not call.adaptive:
+        request = _steady(call, field, request)
     subs, static = split(call.saveat.subs, numbers=False)
-    plan = Plan(request.spec, static, call.max_steps, dtype, call.adaptive and call.dt0 is None)
-    return plan, request.arrays, subs
+    return Plan(request.spec, static, call.max_steps, dtype), request.arrays, subs
+
+
+def _steps(call: Call, dtype: Any) -> dict[str, Any]:
+    """Return how steps are chosen, as arguments of our own."""
+    method = translate.method_of(call.solver)
+    if call.adaptive:
+        return {"method": method, "controller": translate.controller_of(call.stepsize_controller), "dt0": call.dt0}
+    lengths = translate.grid_of(call)
+    if lengths is None:
+        n, whole = translate.steps_of(jnp, jnp.asarray(call.t0), jnp.asarray(call.t1), jnp.asarray(call.dt0), dtype)
+        whole, n = (jnp.asarray(x, jnp.promote_types(dtype, jnp.float32)) for x in (whole, n))
+        return {"method": None, "dt0": jnp.where(whole == 0, 1, whole / n)}
+    even = np.ptp(lengths) <= 4 * jnp.finfo(dtype).eps * np.sum(lengths)
+    return {"method": method, "n_steps": len(lengths)} if even else {"method": method, "dt": lengths}
+
+
+def _steady(call: Call, field: Field, request: Request) -> Request:
+    """Return the request with steps of one length, which need no error estimate."""
+    bundle, static = split((as_problem(field), call.args, translate.Steady()), numbers=True)
+    own, method = split(translate.method_of(call.solver), numbers=False)
+    return Request(
+        request.spec._replace(bundle=static, method=method), request.arrays._replace(bundle=bundle, method=own)
+    )
 
 
 def _joined(times: list[Array], call: Call) -> Array:
@@ -219,7 +233,7 @@ def _joined(times: list[Array], call: Call) -> Array:
 def _run(plan: Plan, arrays: Arrays, subs: list[Any]) -> Parts:
     """Run the request and lay out what is saved."""
     args = plan.spec.bundle.join(arrays.bundle)[1]
-    sol = run(plan.spec, arrays._replace(dt0=_first(plan, arrays)) if plan.guess else arrays)
+    sol = run(plan.spec, arrays)
     end, n = (sol.t1, sol.y1), 0 if arrays.ts is None else arrays.ts.shape[0]
     times, steps = [jax.tree.map(lambda x, part=part: x[part], (sol.ts, sol.ys)) for part in (slice(n), slice(n, None))]
     saved = output.Saved((arrays.t0, arrays.y0), times, steps, end, sol.stats["accepted"])
@@ -235,17 +249,3 @@ def _run(plan: Plan, arrays: Arrays, subs: list[Any]) -> Parts:
     }
     return Parts(ts, ys, output.result_of(sol.result), sol.result, sol.t1.astype(plan.dtype), counts, sol.dense)
 
-
-def _first(plan: Plan, arrays: Arrays) -> Array:
-    """Return the length of the first step as diffrax chooses it: by the order of the error, not one more."""
-    field, args, control = plan.spec.bundle.join(arrays.bundle)
-    span = Span.of(arrays.t0[None], arrays.t1[None])
-    order = control.order or plan.spec.method.join(arrays.method).order
-
-    def problem(t: Array, y: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: x[..., None], field(t[0], jax.tree.map(lambda x: x[..., 0], y), args))
-
-    y0 = jax.tree.map(lambda x: x[..., None], arrays.y0)
-    control = jax.tree.map(lambda x: x[..., None] if jnp.ndim(x) else x, control)
-    f0 = problem(span.t0, y0)
-    return first_step(problem, order - 1, span.t0, span.sign, span.length, y0, f0, control)[0]

@@ -24,6 +24,7 @@ from odekit.trees import diagonal
 from odekit.typing import PyTree, Scalar
 
 _STAND_IN = Tsit5()
+_THEIRS = diffrax.diffeqsolve
 _SPLIT = diffrax.MultiTerm[tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]]
 _CODES = (
     (diffrax.RESULTS.successful, Result.SUCCESS),
@@ -58,7 +59,7 @@ def _solve_by_diffrax(
         raise ValueError(f"`method` {kind} has no error estimate; give n_steps or dt, or a method that has one.")
     if not isinstance(request.spec.adjoint, Recorded | Forward):
         raise TypeError(f"`adjoint` was {type(request.spec.adjoint).__name__}; with diffrax give Recorded or Forward.")
-    sol = diffrax.diffeqsolve(
+    sol = _THEIRS(
         _terms(problem, solver),
         _with_newton(solver, pid, request.spec.n_steps is not None),
         request.arrays.t0,

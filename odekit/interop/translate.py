@@ -1,5 +1,7 @@
 """diffrax's types as ours, or one sentence that names the argument which has no counterpart."""
 
+import dataclasses
+from functools import reduce
 from typing import Any, NamedTuple
 
 import diffrax
@@ -17,15 +19,24 @@ from odekit.adjoint.recorded import Recorded
 from odekit.control import PID
 from odekit.interop.method import ByOdekit
 from odekit.solvers.base import Method
+from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.tableaus import Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
 from odekit.typing import PyTree
 
-_METHODS = {
-    getattr(diffrax, make.__name__): make() for make in (Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5)
-}
 _GIVEN = ("event", "discrete_terminating_event", "solver_state", "controller_state", "made_jump")
 _SETTINGS = ("pcoeff", "icoeff", "dcoeff", "safety", "factormin", "factormax")
 UNBOUNDED = 2**31 - 1
+
+
+def _same_error(method: RungeKutta) -> tuple[type, RungeKutta]:
+    """Return diffrax's class of that name, and the method with the error weights that are chosen there."""
+    theirs = getattr(diffrax, method.name)
+    if method.b_err is None:
+        return theirs, method
+    return theirs, dataclasses.replace(method, b_err=tuple(float(x) for x in theirs.tableau.b_error))
+
+
+_METHODS = dict(map(_same_error, (Euler(), Heun(), Midpoint(), Ralston(), Bosh3(), Dopri5(), Tsit5(), Dopri8())))
 
 
 class Call(NamedTuple):
@@ -61,6 +72,11 @@ class Call(NamedTuple):
         return type(self.stepsize_controller) is diffrax.PIDController
 
     @property
+    def looped(self) -> bool:
+        """Whether the adaptive loop runs it; a grid that is known now is scanned instead."""
+        return self.adaptive or grid_of(self) is None
+
+    @property
     def needs_bound(self) -> bool:
         """Whether something is saved for each of `max_steps` steps."""
         return self.saveat.dense or any(sub.steps for sub in self.subs)
@@ -90,6 +106,26 @@ class Limited(eqx.Module):
         """Return whether the step is accepted, the factor on its length, the new memory."""
         ok, factor, memory = self.pid(self.order or order, *rest)  # pyright: ignore[reportArgumentType]
         return ok, jnp.where(ok, jnp.maximum(factor, 1), jnp.minimum(factor, self.pid.safety)), memory
+
+
+class Steady(eqx.Module):
+    """Steps of one length, for grids whose number of steps is not known when the program is made.
+
+    A state that is not finite ends the lane at once.
+    """
+
+    rtol = atol = dt_max = None
+    dt_min = float("inf")
+
+    def init(self, t: Array) -> PyTree:
+        """Return no memory."""
+        return ()
+
+    def __call__(self, order: int, err: PyTree, y0: PyTree, y1: PyTree, memory: PyTree) -> tuple[Array, Array, PyTree]:
+        """Return whether the state is finite, the factor 1, no memory."""
+        leaves = [jnp.all(jnp.isfinite(y), axis=tuple(range(y.ndim - 1))) for y in jax.tree.leaves(y1)]
+        ok = reduce(jnp.logical_and, leaves, jnp.array(True))
+        return ok, jnp.where(ok, 1.0, jnp.nan).astype(jnp.float32), ()
 
 
 def is_sub(x: Any) -> bool:
@@ -135,20 +171,27 @@ def adjoint_of(call: Call) -> Adjoint:
     return Recorded() if checkpoints is None else Recorded(max(1, -(-call.max_steps // checkpoints)))
 
 
-def lengths_of(call: Call, dtype: Any) -> np.ndarray | None:
+def grid_of(call: Call) -> np.ndarray | None:
     """Return the lengths of the steps of a fixed grid as diffrax takes them; None where they are not known now."""
-    kind = call.stepsize_controller
+    kind, dtype = call.stepsize_controller, time_dtype(call)
     given = kind.ts if type(kind) is diffrax.StepTo else call.dt0
-    t0, t1, own = (None if x is None else errors.concrete(x) for x in (call.t0, call.t1, given))
+    t0, t1, own = (errors.concrete(x) for x in (call.t0, call.t1, given))
     if t0 is None or t1 is None or own is None:
         return None
     if type(kind) is diffrax.StepTo:
         return np.abs(np.diff(own.astype(dtype)))
-    whole, dt0 = np.abs(np.asarray(t1 - t0, dtype)), np.abs(np.asarray(own, dtype))
-    n = max(1, int(np.ceil(whole / np.nextafter(dt0, np.asarray(np.inf, dtype)))))
-    ends = whole * (np.arange(n + 1) / n)
-    ends[1] = min(dt0, whole)  # the first step is dt0 itself, the others share out what is left
+    n, whole = steps_of(np, t0, t1, own, dtype)
+    if whole == 0 or not n <= (call.max_steps or n):
+        return None
+    ends = whole * (np.arange(int(n) + 1) / int(n))
+    ends[1] = min(np.abs(own), whole)  # the first step is dt0 itself, the others share out what is left
     return np.diff(ends)
+
+
+def steps_of(xp: Any, t0: Any, t1: Any, dt0: Any, dtype: Any) -> tuple[Any, Any]:
+    """Return how many steps of dt0 lead from t0 to t1, and the length of all."""
+    whole, dt0 = (xp.abs(xp.asarray(x, dtype)) for x in (t1 - t0, dt0))
+    return xp.maximum(xp.ceil(whole / xp.nextafter(dt0, xp.full_like(dt0, xp.inf))), 1), whole
 
 
 def obstacle(call: Call) -> str | None:
@@ -197,17 +240,18 @@ def _of_controller(call: Call) -> str | None:
         return f"`stepsize_controller` is {_name(kind)}"
     if (call.dt0 is None) == (type(kind) is diffrax.ConstantStepSize):
         return f"`dt0` does not fit the {_name(kind)}"
-    lengths = lengths_of(call, time_dtype(call))
-    if lengths is None:
-        return f"`stepsize_controller` is {_name(kind)} over times that are traced"
-    if not np.all(lengths > 0):
-        return "`t1` equals `t0`, or two steps end at one time"
-    if call.max_steps is not None and len(lengths) > call.max_steps:
+    return _of_step_to(call, kind) if type(kind) is diffrax.StepTo else None
+
+
+def _of_step_to(call: Call, kind: Any) -> str | None:
+    if grid_of(call) is None:
+        return "`stepsize_controller` is a StepTo with traced times"
+    ts = np.asarray(kind.ts)
+    if call.max_steps is not None and len(ts) - 1 > call.max_steps:
         return "`max_steps` is smaller than the number of steps"
-    if type(kind) is diffrax.StepTo:
-        ts, ends = np.asarray(kind.ts), np.asarray([call.t0, call.t1], np.asarray(kind.ts).dtype)
-        if not np.array_equal(ts[[0, -1]], ends) or len({*np.sign(np.diff(ts)), np.sign(ends[1] - ends[0])}) > 1:
-            return "`stepsize_controller` is a StepTo whose times do not lead from t0 to t1"
+    ends = np.asarray([call.t0, call.t1], ts.dtype)
+    if not np.array_equal(ts[[0, -1]], ends) or {*np.sign(np.diff(ts))} != {np.sign(ends[1] - ends[0])}:
+        return "`stepsize_controller` is a StepTo whose times do not lead from t0 to t1"
     return None
 
 
@@ -233,7 +277,7 @@ def _of_saving(call: Call) -> str | None:
     for name in ("solver_state", "controller_state"):
         if getattr(call.saveat, name):
             return f"`saveat` asks for the {name}"
-    if call.max_steps is None and (call.needs_bound or (call.adaptive and any(s.ts is not None for s in call.subs))):
+    if call.max_steps is None and (call.needs_bound or (call.looped and any(s.ts is not None for s in call.subs))):
         return "`max_steps` is None, and what `saveat` asks for needs a bound"
     t0, t1 = errors.concrete(call.t0), errors.concrete(call.t1)
     for sub in call.subs:
@@ -251,7 +295,7 @@ def _of_adjoint(call: Call) -> str | None:
     kinds = (diffrax.RecursiveCheckpointAdjoint, diffrax.ForwardMode, diffrax.DirectAdjoint)
     if type(call.adjoint) not in kinds:
         return f"`adjoint` is {_name(call.adjoint)}"
-    if call.adaptive and type(call.adjoint) is diffrax.DirectAdjoint:
+    if call.looped and type(call.adjoint) is diffrax.DirectAdjoint:
         return "`adjoint` is DirectAdjoint, which is differentiated in both modes"
     if call.max_steps is None and getattr(call.adjoint, "checkpoints", None) is not None:
         return "`adjoint` has checkpoints, and `max_steps` is None"
