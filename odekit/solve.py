@@ -57,8 +57,9 @@ def solve(
             numbers become floats.
         t0: start, in the units of t. Times are kept in the real dtype of the state, at least float32.
         t1: end; may be smaller than t0.
-        method: a diffrax solver is run by diffrax; default `Tsit5()` for an ODE, `Krogstad4()` or `Tsit5()` for a semilinear problem on a uniform or
-            adaptive grid, `EulerMaruyama()` for an SDE.
+        method: default `Tsit5()` for an ODE, `Krogstad4()` or `Tsit5()` for a semilinear problem on a uniform or
+            adaptive grid, `EulerMaruyama()` for an SDE. A diffrax solver is run by diffrax, an implicit one with
+            Newton's method unless it has a root finder of its own.
         args: passed to the problem; any pytree.
         rtol: relative tolerance; a scalar, or a pytree like y0.
         atol: absolute tolerance, in the units of y; likewise.

@@ -19,6 +19,7 @@ from odekit.problem import as_problem
 from odekit.request import Arrays, Request, Spec, Static, prepare, split
 from odekit.solution import SaveAt
 from odekit.solve import run
+from odekit.trees import common_real
 from odekit.typing import PyTree
 
 _LOG = logging.getLogger("odekit")
@@ -206,7 +207,7 @@ def _steps(call: Call, dtype: Any) -> dict[str, Any]:
     lengths = translate.grid_of(call)
     if lengths is None:
         n, whole = translate.steps_of(jnp, jnp.asarray(call.t0), jnp.asarray(call.t1), jnp.asarray(call.dt0), dtype)
-        whole, n = (jnp.asarray(x, jnp.promote_types(dtype, jnp.float32)) for x in (whole, n))
+        whole, n = (x.astype(common_real(whole)) for x in (whole, n))
         return {"method": None, "dt0": jnp.where(whole == 0, 1, whole / n)}
     even = np.ptp(lengths) <= 4 * jnp.finfo(dtype).eps * np.sum(lengths)
     return {"method": method, "n_steps": len(lengths)} if even else {"method": method, "dt": lengths}
@@ -248,4 +249,3 @@ def _run(plan: Plan, arrays: Arrays, subs: list[Any]) -> Parts:
         "num_rejected_steps": rejected,
     }
     return Parts(ts, ys, output.result_of(sol.result), sol.result, sol.t1.astype(plan.dtype), counts, sol.dense)
-

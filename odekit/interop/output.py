@@ -28,33 +28,23 @@ class Interpolation(diffrax.AbstractPath):
     """
 
     dense: Callable[[Array], PyTree]
-    start: Array
-    end: Array
+    t0: Any
+    t1: Any
     arrays: list[Any]
     static: Static = eqx.field(static=True)
-
-    @property
-    def t0(self) -> Array:
-        """Start of the interval."""
-        return self.start
-
-    @property
-    def t1(self) -> Array:
-        """The time reached."""
-        return self.end
 
     @eqx.filter_jit
     def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> PyTree:
         """Return the state at t0, NaN outside of the interval, or its change from t0 to t1."""
         if t1 is not None:
             return jax.tree.map(lambda a, b: b - a, self.evaluate(t0), self.evaluate(t1))
-        return jax.tree.map(lambda y: y[0], self.dense(jnp.asarray(t0, self.end.dtype)[None]))
+        return jax.tree.map(lambda y: y[0], self.dense(jnp.asarray(t0, self.t1.dtype)[None]))
 
     @eqx.filter_jit
     def derivative(self, t: Any, left: bool = True) -> PyTree:
         """Return the vector field at `(t, evaluate(t))`."""
         field, args = self.static.join(self.arrays)
-        return field(jnp.asarray(t, self.end.dtype), self.evaluate(t), args)
+        return field(jnp.asarray(t, self.t1.dtype), self.evaluate(t), args)
 
 
 def result_of(code: Array) -> Any:

@@ -6,7 +6,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optimistix
 from jax import Array
 
@@ -86,7 +85,7 @@ def _terms(problem: Problem, solver: Any) -> Any:
     if wants == _SPLIT and isinstance(problem, SemiLinear):
         linear = problem.linear
 
-        def stiff(t: Array, y: PyTree, args: PyTree) -> PyTree:
+        def stiff(t: Any, y: PyTree, args: PyTree) -> PyTree:
             return jax.tree.map(diagonal, spread(linear, y), y)
 
         return diffrax.MultiTerm(diffrax.ODETerm(problem.nonlinear), diffrax.ODETerm(stiff))
@@ -155,8 +154,9 @@ def _solution(sol: Any, request: Request, args: PyTree, kind: str) -> Solution:
             )
             parts.append((given if name == "ts" else sol.ts[name], rows))
     ts, ys = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-    if asked.fn is not None:
-        ys = jax.vmap(lambda t, y: asked.fn(t, y, args))(ts, ys)
+    fn = asked.fn
+    if fn is not None:
+        ys = jax.vmap(lambda t, y: fn(t, y, args))(ts, ys)
     code = jnp.asarray(int(Result.UNDERFLOW), jnp.int32)
     for theirs, ours in _CODES:
         code = jnp.where(sol.result == theirs, int(ours), code).astype(jnp.int32)

@@ -223,11 +223,13 @@ def _of_problem(call: Call) -> str | None:
 def _of_times(call: Call) -> str | None:
     if not jnp.issubdtype(time_dtype(call), jnp.floating):
         return "`t0` and the other times are not real numbers"
-    t0, t1, dt0 = (0.0 if x is None else errors.concrete(x) for x in (call.t0, call.t1, call.dt0))
-    known = t0 is not None and t1 is not None
-    if known and not (np.isfinite(t0) and np.isfinite(t1)):
+    t0, t1 = errors.concrete(call.t0), errors.concrete(call.t1)
+    dt0 = None if call.dt0 is None else errors.concrete(call.dt0)
+    if t0 is None or t1 is None:
+        return None
+    if not (np.isfinite(t0) and np.isfinite(t1)):
         return "`t1` is not finite"
-    if known and dt0 is not None and call.dt0 is not None and (dt0 == 0 or (t1 - t0) * dt0 < 0):
+    if dt0 is not None and (dt0 == 0 or (t1 - t0) * dt0 < 0):
         return "`dt0` does not lead from t0 to t1"
     return None
 
