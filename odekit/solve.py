@@ -156,7 +156,7 @@ def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller
 
 
 def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
-    errors.check_field(arrays.y0, jax.eval_shape(problem, arrays.t0, arrays.y0, args))
+    errors.check_field(arrays.y0, jax.eval_shape(lambda t, y: problem(t, y, args), arrays.t0, arrays.y0))
     noise = None if arrays.key is None else increments(arrays.key)
     bound = Bound(problem, args, arrays.y0, noise)
     grid = fixed.Grid(n, arrays.fractions)

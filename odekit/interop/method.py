@@ -138,5 +138,6 @@ def _polynomial(method: RungeKutta, dt: Array, y0: PyTree, y1: PyTree, ks: list[
         rows = [(0.0, 1.0, 0.0), (3.0, -2.0, -1.0), (-2.0, 1.0, 1.0)]
         powers = [lincomb(row, [change, first, last]) for row in rows]
     else:
-        powers = [scale(dt, lincomb([row[j] for row in method.weights], ks)) for j in range(len(method.weights[0]))]
+        columns: Any = list(zip(*method.weights, strict=True))
+        powers = [scale(dt, lincomb(column, ks)) for column in columns]
     return jax.tree.map(lambda *c: jnp.stack(c), *powers)

@@ -98,7 +98,7 @@ def buffers(sub: Any, saved: Saved, args: PyTree, max_steps: int | None, dtype: 
     if sub.fn is not _SAVE_Y:
         ys = jax.vmap(lambda t, y: sub.fn(t, y, args))(ts, ys)
     ys = jax.tree.map(lambda y: jnp.where(_wide(filled, y), y, jnp.full((), jnp.inf, y.dtype)), ys)
-    return jnp.where(filled, ts, direction.astype(dtype) * jnp.inf), ys
+    return jnp.where(filled, ts, jnp.inf), ys
 
 
 def _nothing(saved: Saved) -> tuple[Array, PyTree, Array]:
