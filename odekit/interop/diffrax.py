@@ -52,6 +52,8 @@ class Plan(NamedTuple):
 class Parts(NamedTuple):
     """What the compiled half of a call returns."""
 
+    t0: Array
+    t1: Array
     ts: PyTree
     ys: PyTree
     result: Any
@@ -153,13 +155,12 @@ def _solve(call: Call) -> diffrax.Solution:
     field = Field(call.terms, dtype)
     plan, arrays, subs = _prepare(call, field, dtype)
     parts = _run(plan, arrays, subs)
-    t0, t1 = jnp.asarray(call.t0, dtype), jnp.asarray(call.t1, dtype)
     interpolation = None
     if call.saveat.dense:
-        interpolation = output.Interpolation(parts.dense, t0, parts.end, *split((field, call.args), numbers=True))
+        interpolation = output.Interpolation(parts.dense, parts.t0, parts.end, *split((field, call.args), numbers=True))
     sol = diffrax.Solution(
-        t0=t0,
-        t1=t1,
+        t0=parts.t0,
+        t1=parts.t1,
         ts=parts.ts,
         ys=parts.ys,
         interpolation=interpolation,  # pyright: ignore[reportArgumentType]
@@ -203,7 +204,8 @@ def _steps(call: Call, dtype: Any) -> dict[str, Any]:
     """Return how steps are chosen, as arguments of our own."""
     method = translate.method_of(call.solver)
     if call.adaptive:
-        return {"method": method, "controller": translate.controller_of(call.stepsize_controller), "dt0": call.dt0}
+        controller = translate.controller_of(call.stepsize_controller)
+        return {"method": method, "controller": controller, "dt0": translate.first_of(call, dtype)}
     lengths = translate.grid_of(call)
     if lengths is None:
         n, whole = translate.steps_of(jnp, jnp.asarray(call.t0), jnp.asarray(call.t1), jnp.asarray(call.dt0), dtype)
@@ -248,4 +250,5 @@ def _run(plan: Plan, arrays: Arrays, subs: list[Any]) -> Parts:
         "num_accepted_steps": accepted,
         "num_rejected_steps": rejected,
     }
-    return Parts(ts, ys, output.result_of(sol.result), sol.result, sol.t1.astype(plan.dtype), counts, sol.dense)
+    t0, t1, reached = (jnp.asarray(t, plan.dtype) for t in (arrays.t0, arrays.t1, sol.t1))
+    return Parts(t0, t1, ts, ys, output.result_of(sol.result), sol.result, reached, counts, sol.dense)

@@ -163,6 +163,15 @@ def controller_of(pid: Any) -> Limited:
     return Limited(inner, None if pid.error_order is None else float(pid.error_order))
 
 
+def first_of(call: Call, dtype: Any) -> Any:
+    """Return the length of the first adaptive step within the controller's limits, None where it is not given."""
+    low, high = call.stepsize_controller.dtmin, call.stepsize_controller.dtmax
+    if call.dt0 is None or (low is None and high is None):
+        return call.dt0
+    length = jnp.abs(jnp.asarray(call.dt0, dtype))
+    return jnp.clip(length, *(None if x is None else jnp.asarray(x, dtype) for x in (low, high)))
+
+
 def adjoint_of(call: Call) -> Adjoint:
     """Return our adjoint in place of diffrax's; a solve without a bound on its steps keeps none of them."""
     if type(call.adjoint) is diffrax.ForwardMode or call.max_steps is None:
