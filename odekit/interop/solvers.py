@@ -52,6 +52,7 @@ def _solve_by_diffrax(
     Statistics have no count of evaluations. A failure that has no code of ours is `UNDERFLOW`.
     """
     problem, pid = as_problem(problem), PID(rtol, atol) if controller is None else controller
+    terms = _terms(problem, solver)
     request = prepare(problem, y0, t0, t1, _STAND_IN, args, controller=pid, **options)
     kind = type(solver).__name__
     if request.spec.n_steps is None and not isinstance(solver, diffrax.AbstractAdaptiveSolver):
@@ -59,7 +60,7 @@ def _solve_by_diffrax(
     if not isinstance(request.spec.adjoint, Recorded | Forward):
         raise TypeError(f"`adjoint` was {type(request.spec.adjoint).__name__}; with diffrax give Recorded or Forward.")
     sol = _THEIRS(
-        _terms(problem, solver),
+        terms,
         _with_newton(solver, pid, request.spec.n_steps is not None),
         request.arrays.t0,
         request.arrays.t1,
@@ -71,7 +72,7 @@ def _solve_by_diffrax(
         adjoint=diffrax.ForwardMode()
         if isinstance(request.spec.adjoint, Forward)
         else diffrax.RecursiveCheckpointAdjoint(),
-        max_steps=None if request.spec.n_steps is not None and not request.spec.keep_rows else request.spec.max_steps,
+        max_steps=request.spec.n_steps or request.spec.max_steps,
         throw=False,
     )
     if throw == "traced":

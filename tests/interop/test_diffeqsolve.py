@@ -14,7 +14,6 @@ import odekit as ok
 from odekit.interop import diffrax as door
 
 PID = diffrax.PIDController(rtol=1e-6, atol=1e-8)
-TIMES = (1.1, 0.2, 0.9, 1.3)
 
 
 def field(t, y, args):
@@ -63,16 +62,16 @@ ADAPTIVE = [diffrax.Tsit5(), diffrax.Dopri5(), diffrax.Heun(), *(pytest.param(s,
 @pytest.mark.parametrize("solver", ADAPTIVE, ids=lambda s: type(s).__name__)
 def test_steps_and_values_are_those_of_diffrax(solver):
     """A coarse start and PI gains: some steps are rejected; the controller's float32 leaves 1e-6 of a step."""
-    pid = diffrax.PIDController(rtol=1e-5, atol=1e-7, pcoeff=0.3, icoeff=0.4, dtmax=0.3)
+    pid = diffrax.PIDController(rtol=1e-4, atol=1e-6, pcoeff=0.3, icoeff=0.4, dtmax=2.0)
     ours, theirs = both(
-        solver, 3.0, 0.8, stepsize_controller=pid, saveat=diffrax.SaveAt(steps=True, t0=True), max_steps=900
+        solver, 3.0, 2.5, stepsize_controller=pid, saveat=diffrax.SaveAt(steps=True, t0=True), max_steps=900
     )
     assert int(ours.stats["num_rejected_steps"]) > 0
     same_steps(ours, theirs)
     assert ours.result == diffrax.RESULTS.successful
     n = int(ours.stats["num_accepted_steps"])  # the last step is taken at once from 1 % beyond
     np.testing.assert_allclose(ours.ts[:n], theirs.ts[:n], rtol=1e-5)
-    close((ours.ts, ours.ys), (theirs.ts, theirs.ys), rtol=1e-4)
+    close((ours.ts, ours.ys), (theirs.ts, theirs.ys), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("t1", [1.3, -1.3], ids=["even", "backwards"])
@@ -151,7 +150,7 @@ def test_backwards_with_dense_output():
 
 def test_nested_complex_state_and_args_that_are_functions():
     term = diffrax.ODETerm(lambda t, y, args: {"a": -y["a"], "b": (1j * y["b"][0],)})
-    y0 = {"a": 1.0, "b": (jnp.ones((2, 1), jnp.complex128),)}
+    y0 = {"a": jnp.array(1.0 + 1j), "b": (jnp.ones((2, 1), jnp.complex128),)}
     ours, theirs = both(diffrax.Tsit5(), y0=y0, term=term)
     close((ours.ts, ours.ys), (theirs.ts, theirs.ys))
     plain = ok.diffeqsolve(diffrax.ODETerm(lambda t, y, g: g(y)), diffrax.Heun(), 0, 1, 0.1, Y0, jnp.sin)
@@ -161,7 +160,12 @@ def test_nested_complex_state_and_args_that_are_functions():
 @pytest.mark.parametrize(("times", "state"), [(jnp.float32, jnp.float32), (float, jnp.float32), (int, jnp.float64)])
 def test_state_is_as_wide_as_time(times, state):
     ours, theirs = both(
-        diffrax.Heun(), times(1), jnp.float32(0.1), Y0.astype(state), t0=times(0), term=diffrax.ODETerm(lambda t, y, a: -y)
+        diffrax.Heun(),
+        times(1),
+        jnp.float32(0.1),
+        Y0.astype(state),
+        t0=times(0),
+        term=diffrax.ODETerm(lambda t, y, a: -y),
     )
     close((ours.t0, ours.t1, ours.ts, ours.ys), (theirs.t0, theirs.t1, theirs.ts, theirs.ys), rtol=1e-6)
 
@@ -214,7 +218,9 @@ def test_vmap_is_lanes_of_one_loop(controller):
     assert many.stats["num_steps"].tolist() == steps
     assert len(set(steps)) == 5
     np.testing.assert_allclose(many.ys, jnp.stack([sol.ys for sol in alone]), rtol=1e-12)
-    assert many.result == diffrax.RESULTS.successful if many.result._value.ndim == 0 else np.all(many.result._value == 0)
+    assert (
+        many.result == diffrax.RESULTS.successful if many.result._value.ndim == 0 else np.all(many.result._value == 0)
+    )
 
 
 def test_dense_output_under_vmap():
