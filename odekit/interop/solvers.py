@@ -49,7 +49,7 @@ def _solve_by_diffrax(
 ) -> Solution:
     """Solve by a diffrax solver; an implicit one whose root finder is the default gets Newton's method.
 
-    Statistics have no count of evaluations. A failure that has no code of ours is `UNDERFLOW`.
+    Statistics count no evaluations. A failure that has no code of ours is `UNDERFLOW`, and is raised in diffrax's words.
     """
     problem, pid = as_problem(problem), PID(rtol, atol) if controller is None else controller
     terms = _terms(problem, solver)
@@ -78,7 +78,11 @@ def _solve_by_diffrax(
     if throw == "traced":
         sol = sol.result.error_if(sol, sol.result != diffrax.RESULTS.successful)
     out = _solution(sol, request, args, kind)
-    return check(out) if throw and errors.known(out.result, out.t1) else out
+    if not throw or not errors.known(out.result, out.t1):
+        return out
+    if int(out.result) == Result.UNDERFLOW:
+        raise errors.SolveError(f"`method` {kind} stopped at t={float(out.t1):.6g}: {diffrax.RESULTS[sol.result]}")
+    return check(out)
 
 
 def _terms(problem: Problem, solver: Any) -> Any:
