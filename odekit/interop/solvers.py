@@ -49,7 +49,7 @@ def _solve_by_diffrax(
 ) -> Solution:
     """Solve by a diffrax solver; an implicit one whose root finder is the default gets Newton's method.
 
-    Statistics count no evaluations. A failure that has no code of ours is `UNDERFLOW`, and is raised in diffrax's words.
+    Statistics count no evaluations. A failure without a code of ours is `UNDERFLOW`, and is raised in diffrax's words.
     """
     problem, pid = as_problem(problem), PID(rtol, atol) if controller is None else controller
     terms = _terms(problem, solver)
