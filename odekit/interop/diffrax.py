@@ -14,6 +14,7 @@ from jax import Array
 from odekit import errors
 from odekit.errors import Result
 from odekit.interop import output, translate
+from odekit.interop.controllers import Steady
 from odekit.interop.translate import Call
 from odekit.problem import as_problem
 from odekit.request import Arrays, Request, Spec, Static, prepare, split
@@ -89,11 +90,14 @@ def diffeqsolve(
 
     An `ODETerm` with an explicit Runge-Kutta solver, `PIDController`, `ConstantStepSize` or `StepTo` runs in odekit's
     loop: under `jax.vmap` all solves are lanes of one loop, each with its own steps. Anything else goes to diffrax as
-    it is, and the logger "odekit" says once which argument was the reason. Adaptive steps are diffrax's to rounding
-    (float32 in the controller), but for the last one: within 1 % of t1 it goes there. Between steps every method is
-    read by its own interpolant or a cubic Hermite with the slopes of both ends; `sol.derivative(t)` is the vector field
-    at `sol.evaluate(t)`. A field or state that is not finite ends the solve there with `RESULTS.nonfinite`, a step
-    below what time can resolve with `RESULTS.dt_min_reached`; complex states bring no warning.
+    it is, and the logger "odekit" says once which argument was the reason.
+
+    Steps are diffrax's, adaptive ones to the float32 of the controller, with three exceptions: without `dt0` the first
+    one is estimated (diffrax 0.7 takes 0.01 whatever the problem), within 1 % of t1 the last one goes there, and
+    constant steps over traced times all have one length. Between steps a method is read by its own interpolant or by
+    the cubic Hermite with the slopes of both ends; `sol.derivative(t)` is the vector field at `sol.evaluate(t)`. A
+    field or state that is not finite ends the solve there with `RESULTS.nonfinite`, a step below what time can resolve
+    with `RESULTS.dt_min_reached`; complex states bring no warning.
 
     Args:
         terms: a term, or a pytree of terms.
@@ -217,7 +221,7 @@ def _steps(call: Call, dtype: Any) -> dict[str, Any]:
 
 def _steady(call: Call, field: Field, request: Request) -> Request:
     """Return the request with steps of one length, which need no error estimate."""
-    bundle, static = split((as_problem(field), call.args, translate.Steady()), numbers=True)
+    bundle, static = split((as_problem(field), call.args, Steady()), numbers=True)
     own, method = split(translate.method_of(call.solver), numbers=False)
     return Request(
         request.spec._replace(bundle=static, method=method), request.arrays._replace(bundle=bundle, method=own)

@@ -59,19 +59,18 @@ def _solve_by_diffrax(
         raise ValueError(f"`method` {kind} has no error estimate; give n_steps or dt, or a method that has one.")
     if not isinstance(request.spec.adjoint, Recorded | Forward):
         raise TypeError(f"`adjoint` was {type(request.spec.adjoint).__name__}; with diffrax give Recorded or Forward.")
+    arrays, forward = request.arrays, isinstance(request.spec.adjoint, Forward)
     sol = _THEIRS(
         terms,
         _with_newton(solver, pid, request.spec.n_steps is not None),
-        request.arrays.t0,
-        request.arrays.t1,
-        None if request.arrays.dt0 is None else request.arrays.dt0 * jnp.sign(request.arrays.t1 - request.arrays.t0),
-        request.arrays.y0,
+        arrays.t0,
+        arrays.t1,
+        None if arrays.dt0 is None else arrays.dt0 * jnp.sign(arrays.t1 - arrays.t0),
+        arrays.y0,
         args,
         saveat=_saveat(request),
         stepsize_controller=_controller(request, pid),
-        adjoint=diffrax.ForwardMode()
-        if isinstance(request.spec.adjoint, Forward)
-        else diffrax.RecursiveCheckpointAdjoint(),
+        adjoint=diffrax.ForwardMode() if forward else diffrax.RecursiveCheckpointAdjoint(),
         max_steps=request.spec.n_steps or request.spec.max_steps,
         throw=False,
     )
