@@ -28,7 +28,9 @@ def banded_solver(band: Array, lower: int, upper: int) -> Solver:
 
     def solve(b: Array) -> Array:
         x = _solve(own, b, size)
-        bound = float(jnp.finfo(b.dtype).eps) ** 0.5 * (_times(jnp.abs(band), lower, upper, jnp.abs(x)) + jnp.abs(b))
+        eps = float(jnp.finfo(b.dtype).eps)
+        sizes = _times(jnp.abs(band), lower, upper, jnp.abs(x)) + jnp.abs(b)
+        bound = eps**0.5 * sizes + eps * jnp.max(sizes, axis=0, keepdims=True)  # a front decays until it underflows
         sound = jnp.all(jnp.abs(times(x) - b) <= bound, axis=0)
         return jnp.where(sound, x, jnp.nan)
 
