@@ -162,9 +162,11 @@ class Lifted:
 
     def combine(self, y: PyTree, dt: Array, row: Row, ks: list[PyTree]) -> PyTree:
         """Return `y + dt * sum_i row[i] * ks[i]`, computed once."""
-        if self._live is None:
-            return axpy(y, dt, row, ks)
-        return lax.cond(self._live, lambda: axpy(y, dt, row, ks), lambda: y)
+        return self.fence(lambda: axpy(y, dt, row, ks), y)
+
+    def fence(self, fn: Callable[[], PyTree], like: PyTree) -> PyTree:
+        """Return `fn()`, shaped like `like`, computed once whoever reads it."""
+        return fn() if self._live is None else lax.cond(self._live, fn, lambda: like)
 
 
 def spread(linear: PyTree, y: PyTree) -> PyTree:

@@ -28,8 +28,8 @@ ELEMENTWISE = """
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
 SHAPES = """
-    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice expand_dims iota pad pvary reshape rev slice split
-    squeeze stack tile transpose
+    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice expand_dims gather iota pad pvary reshape rev slice
+    split squeeze stack tile transpose unstack
 """
 CALLS = """
     closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr jit pjit checkpoint remat2 while cond

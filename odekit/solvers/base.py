@@ -1,20 +1,43 @@
 """What every method is: coefficients, a name, and one step."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 from jax import Array
 
 from odekit.typing import PyTree
 
 
 class Step(NamedTuple):
-    """What one attempted step returns: the new state, its error estimate (None without one), the method's carry."""
+    """What one attempted step returns.
+
+    Attributes:
+        y: the new state.
+        err: its error estimate; None without one.
+        carry: the method's, for the next step.
+        inner: from theta in [0, 1] to the state inside the step, by the stages that it has; None where they do not
+            suffice, and `Method.dense` takes the step again. Not called, it costs nothing.
+    """
 
     y: PyTree
     err: PyTree | None
     carry: PyTree
+    inner: Callable[[Array], PyTree] | None = None
+
+
+Bind = Callable[[PyTree], tuple["Method", Any]]
+
+
+class Pulled(NamedTuple):
+    """The cotangents of what a step reads: state, time, length, arrays of problem and method."""
+
+    y: PyTree
+    t: Array
+    dt: Array
+    free: PyTree
 
 
 class Method(eqx.Module):
@@ -61,6 +84,19 @@ class Method(eqx.Module):
     def semilinear(self) -> bool:
         """Whether a step needs the linear part of the problem apart."""
         return False
+
+    def pullback(self, bind: Bind, free: PyTree, t: Array, dt: Array, y: PyTree, bar: PyTree) -> "Pulled":
+        """Return the cotangents of what a step reads from `bar`, that of the state after it.
+
+        `bind(free)` is the method and the problem of a step. This is what differentiation makes of `step`; a family
+        may write its transposed step out.
+        """
+
+        def forward(y: PyTree, t: Array, dt: Array, free: PyTree) -> PyTree:
+            method, problem = bind(free)
+            return method.step(problem, t, dt, y, method.init(problem, t, y)).y
+
+        return Pulled(*jax.vjp(forward, y, t, dt, free)[1](bar))
 
     def prepare(self, problem: Any, dt: Any) -> "Method":
         """Return this method with everything that depends on the step size alone computed once.
