@@ -72,7 +72,8 @@ class Program(NamedTuple):
     def compiled(self, go: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """Return a loop over time as one function on CPU where that is asked for and can be.
 
-        Not inside a checked `shard_map`, whose types the call loses. Only the loop: its body is then the same in a solve, in pieces of one, and in a record, and so are its bits.
+        Only the loop: its body is then the same in a solve, in pieces of one, and in a record, and so are its bits.
+        Not inside a checked `shard_map`, whose types the call loses.
         """
 
         def run(*args: PyTree) -> PyTree:
