@@ -13,6 +13,7 @@ from odekit.samplers.grids import time_grid
 from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check
 from odekit.solve import solve
+from odekit.solvers.dop853 import DOP853
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.stochastic import EulerMaruyama
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bosh3",
+    "DOP853",
     "Denoiser",
     "Dopri5",
     "Dopri8",

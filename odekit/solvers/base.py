@@ -10,7 +10,10 @@ from odekit.typing import PyTree
 
 
 class Step(NamedTuple):
-    """What one attempted step returns: the new state, its error estimate (None without one), the method's carry."""
+    """What one attempted step returns: the new state, its error estimate, the method's carry.
+
+    The estimate is shaped like the state, or `control.Damped` (two such), or None.
+    """
 
     y: PyTree
     err: PyTree | None
