@@ -15,6 +15,7 @@ from odekit.solution import SaveAt, Solution, check
 from odekit.solve import solve
 from odekit.solvers.dop853 import DOP853
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
+from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock, Rosenbrock23
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.stochastic import EulerMaruyama
 from odekit.solvers.tableaus import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
@@ -40,6 +41,9 @@ __all__ = [
     "RK4",
     "Ralston",
     "Result",
+    "Rodas5P",
+    "Rosenbrock",
+    "Rosenbrock23",
     "RungeKutta",
     "SDE",
     "SaveAt",

@@ -140,6 +140,10 @@ class Bound:
         """Return `y + dt * sum_i row[i] * ks[i]`."""
         return axpy(y, dt, row, ks)
 
+    def once(self, make: Callable[[], PyTree], like: PyTree) -> PyTree:
+        """Return `make()`."""
+        return make()
+
 
 class Lifted:
     """A vector field over lanes, with the fusion fence of the adaptive loop.
@@ -162,9 +166,11 @@ class Lifted:
 
     def combine(self, y: PyTree, dt: Array, row: Row, ks: list[PyTree]) -> PyTree:
         """Return `y + dt * sum_i row[i] * ks[i]`, computed once."""
-        if self._live is None:
-            return axpy(y, dt, row, ks)
-        return lax.cond(self._live, lambda: axpy(y, dt, row, ks), lambda: y)
+        return self.once(lambda: axpy(y, dt, row, ks), y)
+
+    def once(self, make: Callable[[], PyTree], like: PyTree) -> PyTree:
+        """Return `make()`, shaped like `like`, computed once."""
+        return make() if self._live is None else lax.cond(self._live, make, lambda: like)
 
 
 def spread(linear: PyTree, y: PyTree) -> PyTree:

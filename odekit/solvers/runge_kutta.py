@@ -103,7 +103,7 @@ class RungeKutta(Method):
         ks = _extended(ks, self.a_dense, self.c_dense, problem, t, dt, y)
         if self.weights is None:
             return hermite(theta, dt, y, y1, ks[0], ks[-1])
-        return axpy(y, dt, tuple(_polynomial(row, theta) for row in self.weights), ks)
+        return axpy(y, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
 
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
         return _extended([k0], self.a, self.c[1:], problem, t, dt, y)
@@ -132,7 +132,8 @@ def hermite(theta: Array, dt: Array, y0: PyTree, y1: PyTree, k0: PyTree, k1: PyT
     return axpy(values, dt, (bump * rest, -bump * theta), [k0, k1])
 
 
-def _polynomial(row: Row, theta: Array) -> Array:
+def polynomial(row: Row, theta: Array) -> Array:
+    """Return `row[0] theta + row[1] theta^2 + ...`."""
     total = jnp.zeros_like(theta)
     for coefficient in reversed(tuple(row)):
         total = (total + coefficient) * theta
