@@ -18,12 +18,14 @@ from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock, Rosenbrock23
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.stochastic import EulerMaruyama
+from odekit.solvers.switching import AutoSwitch
 from odekit.solvers.tableaus import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
 from odekit.stepping import State, finish, init, step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoSwitch",
     "Bosh3",
     "DOP853",
     "Denoiser",

@@ -127,20 +127,23 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
     varied, fixed = eqx.partition(own._replace(control=[]), eqx.is_inexact_array)
     whole = jnp.where(span.length > 0, span.length, 1)
 
-    def step(y: PyTree, t: Array, dt: Array, varied: Free, live: Array) -> PyTree:
+    def step(y: PyTree, t: Array, dt: Array, varied: Free, live: Array, way: Array | None) -> PyTree:
         arrays = eqx.combine(varied, fixed)
         count = len(jax.tree.leaves(arrays.field))
         fence = live if program.fenced and lanes > 1 else None
         problem = Lifted(lift(program.fn, lanes, arrays.field, flags[:count]), fence)
-        method = program.method(arrays.method)
+        method = program.method(arrays.method).bound(way)
         return method.step(problem, t, dt, y, method.init(problem, t, y)).y
 
+    def way(i: Array) -> Array | None:
+        return None if back.rows.way is None else back.rows.way[i]
+
     def redo(i: Array, y: PyTree) -> PyTree:
-        return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i >= 0)
+        return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i >= 0, way(i))
 
     def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
         s, h = back.rows.s[i], back.rows.dt[i]
-        _, pull = jax.vjp(lambda y, t, dt, free: step(y, t, dt, free, i >= 0), y, span.at(s), span.sign * h, varied)
+        _, pull = jax.vjp(lambda y, t, dt, free: step(y, t, dt, free, i >= 0, way(i)), y, span.at(s), span.sign * h, varied)
         y, t, dt, free = pull(sums.y)
         if back.at_rows is not None:
             y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)

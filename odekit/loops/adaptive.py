@@ -106,7 +106,8 @@ def start(loop: Loop, y0: PyTree, dt0: Array | None) -> Lanes:
     span, problem = loop.span, loop.problem(None)
     carry = loop.method.init(problem, span.t0, y0)
     if dt0 is None:
-        dt0 = first_step(problem, loop.method.order, span.t0, span.sign, span.length, y0, carry, loop.control)
+        slope = loop.method.slope(carry)
+        dt0 = first_step(problem, loop.method.order, span.t0, span.sign, span.length, y0, slope, loop.control)
     zero = jnp.zeros_like(span.length)
     return Lanes(
         clock=jnp.stack([zero, zero, _first_length(span, y0, carry, lax.stop_gradient(jnp.abs(dt0)))]),
@@ -192,7 +193,7 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     Row k of a single lane is its k-th accepted step, of many lanes the k-th iteration: rows are written in one piece.
     """
     single = lanes.s.shape[0] == 1
-    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every)
+    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every, loop.method.switches)
 
     def put(buffer: Array, x: Array, k: Array) -> Array:
         return lax.dynamic_update_index_in_dim(buffer, x, k, 0)
@@ -208,7 +209,8 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
         after, moved = attempt(loop, lanes, lanes.live)
         k = lanes.accepted[0] if single else lanes.n
         states = jax.tree.map(lambda buffer, x: put_state(buffer, x, k), rows.y, lanes.y)
-        return after, Rows(put(rows.s, lanes.s, k), put(rows.dt, moved, k), states)
+        way = None if rows.way is None else put(rows.way, loop.method.way(lanes.carry), k)
+        return after, Rows(put(rows.s, lanes.s, k), put(rows.dt, moved, k), states, way)
 
     def going(state: tuple[Lanes, Rows]) -> Array:
         return jnp.any(state[0].live) & (state[0].n < max_steps)
@@ -216,14 +218,15 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     return lax.while_loop(going, body, (lanes, rows))
 
 
-def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int) -> Rows:
+def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int, switches: bool) -> Rows:
     """Return rows of zeros, one for each of `max_steps` steps and a state for every `every`-th."""
 
     def blank(x: Array, n: int) -> Array:
         return jnp.broadcast_to(jnp.zeros_like(x)[None], (n, *x.shape))
 
     count = -(-max_steps // every)
-    return Rows(blank(s, max_steps), blank(dt, max_steps), jax.tree.map(lambda x: blank(x, count), y))
+    way = blank(jnp.zeros_like(s, bool), max_steps) if switches else None
+    return Rows(blank(s, max_steps), blank(dt, max_steps), jax.tree.map(lambda x: blank(x, count), y), way)
 
 
 def used_rows(lanes: Lanes) -> Array:

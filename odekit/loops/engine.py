@@ -108,7 +108,8 @@ class Program(NamedTuple):
 
         def only_run(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, Rows], tuple[()]]:
             end, _ = self.run()(lanes, flags, last, free)
-            return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every)), ()
+            switches = self.method(free.method).switches
+            return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every, switches)), ()
 
         if most is None:
             return in_blocks(engine, self.width)

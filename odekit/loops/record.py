@@ -32,11 +32,15 @@ class Span(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The steps of a solve, one row an iteration: start, length (0 where rejected or finished), state at the start."""
+    """The steps of a solve, one row an iteration: start, length (0 where rejected or finished), state at the start.
+
+    `way` is which way the method took, None for one that has no choice.
+    """
 
     s: Array
     dt: Array
     y: PyTree
+    way: Array | None = None
 
 
 class Raw(NamedTuple):

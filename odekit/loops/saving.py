@@ -45,8 +45,12 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
     start, dt = span.share(rows.s[k]), span.share(rows.dt[k])
     inside = dt > 0
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
-    y0 = jax.tree.map(lambda y: y[k], rows.y)
-    ys = jax.vmap(partial(method.dense, bind(free)))(span.at(start), span.sign * dt, y0, theta)
+    y0, way = jax.tree.map(lambda x: x[k], (rows.y, rows.way))
+
+    def read(t: Array, dt: Array, y: PyTree, theta: Array, way: Array | None) -> PyTree:
+        return method.bound(way).dense(bind(free), t, dt, y, theta)
+
+    ys = jax.vmap(read)(span.at(start), span.sign * dt, y0, theta, way)
     ended, beyond = s >= track.s, (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
 
     @jax.vmap

@@ -65,6 +65,26 @@ class Method(eqx.Module):
         """Whether a step needs the linear part of the problem apart."""
         return False
 
+    def slope(self, carry: PyTree) -> PyTree:
+        """Return the derivative at the start, which `init` has worked out."""
+        return carry
+
+    @property
+    def switches(self) -> bool:
+        """Whether a step may be taken in one of two ways."""
+        return False
+
+    def way(self, carry: PyTree) -> Array | None:
+        """Return which way a step from this carry takes, one boolean a lane; None where there is one way only.
+
+        It is recorded with every step, because the state alone does not tell it.
+        """
+        return None
+
+    def bound(self, way: Array | None) -> "Method":
+        """Return this method bound to a recorded way, to take that step once more."""
+        return self
+
     def prepare(self, problem: Any, dt: Any) -> "Method":
         """Return this method with everything that depends on the step size alone computed once.
 

@@ -10,10 +10,22 @@ from jax import Array
 from jax.interpreters import partial_eval
 
 from odekit.solvers.base import Method, Step
-from odekit.solvers.linear import dense_solver
+from odekit.solvers.jacobian import Pattern, norm, pattern, products, step_solver, times_mass
 from odekit.solvers.runge_kutta import hermite, polynomial
 from odekit.trees import Flat, axpy, lincomb, scale
 from odekit.typing import PyTree, Row, Rows
+
+
+def _mass(mass: Any) -> Array | None:
+    """Return the mass as a matrix, (n, n), or its diagonal as a column, (n, 1)."""
+    if mass is None:
+        return None
+    mass = jnp.asarray(mass)
+    mass = mass if jnp.issubdtype(mass.dtype, jnp.floating) else mass.astype(jnp.result_type(float))
+    mass = mass[:, None] if mass.ndim == 1 else mass
+    if mass.ndim != 2 or mass.shape[1] not in (1, mass.shape[0]):
+        raise ValueError(f"`mass` has shape {mass.shape}; give a matrix (n, n), or its diagonal (n,).")
+    return mass
 
 
 class Rosenbrock(Method):
@@ -36,12 +48,18 @@ class Rosenbrock(Method):
         order: order of `m`.
         weights: s rows of polynomial coefficients in theta, theta^2, ...: the method's own interpolant. None: cubic
             Hermite.
-        pivot: whether small systems (up to 8 unknowns) are eliminated with pivoting; larger ones always are.
+        mass: (n, n), or (n,) for a diagonal one, constant; it may be singular (differential-algebraic equations of
+            index 1). n counts the entries of the state in the order of its leaves, real and imaginary parts apart.
+            None: the unit matrix.
+        jacobian: what is known of its pattern: None (nothing: n products), "diagonal", bandwidths `(lower, upper)`,
+            or an (n, n) boolean matrix; columns that share no row then share a product.
+        pivot: whether small systems (up to 8 unknowns) are eliminated with pivoting; larger dense ones always are.
+            None: where there is a mass.
         name: what to call it.
         source: where it comes from.
 
     Raises:
-        ValueError: the lengths of the coefficients do not fit each other.
+        ValueError: the lengths of the coefficients do not fit each other, or a pattern or mass does not fit the state.
 
     Example:
         >>> euler = Rosenbrock(a=(), C=(), c=(0.0,), d=(1.0,), m=(1.0,), e=None, gamma=1.0, order=1)
@@ -60,7 +78,9 @@ class Rosenbrock(Method):
     gamma: float | Array
     order: int = eqx.field(static=True, default=1)
     weights: Rows | None = None
-    pivot: bool = eqx.field(static=True, default=False)
+    mass: Any = eqx.field(default=None, converter=_mass)
+    jacobian: Pattern = eqx.field(static=True, default=None, converter=pattern)
+    pivot: bool | None = eqx.field(static=True, default=None)
     name: str = eqx.field(static=True, default="Rosenbrock")
     source: str = eqx.field(static=True, default="user")
 
@@ -90,20 +110,24 @@ class Rosenbrock(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
         """Take one step."""
-        flat, us = self._stages(problem, t, dt, y)
+        return self.judged(problem, t, dt, y, carry)[0]
+
+    def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
+        """Take one step; return with it a bound on the rates of the problem: the row norm of its Jacobian."""
+        flat, us, columns = self._stages(problem, t, dt, y)
         y1 = flat.restore(problem.combine(flat.vector, dt, self.m, us))
         err = None if self.e is None else flat.restore(scale(dt, lincomb(self.e, us)))
-        return Step(y1, err, carry)
+        return Step(y1, err, carry), norm(columns)
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the method's own weights, or by cubic Hermite where it has none."""
-        flat, us = self._stages(problem, t, dt, y)
+        flat, us, _ = self._stages(problem, t, dt, y)
         if self.weights is not None:
             return flat.restore(axpy(flat.vector, dt, tuple(polynomial(row, theta) for row in self.weights), us))
         y1 = flat.restore(axpy(flat.vector, dt, self.m, us))
         return hermite(theta, dt, y, y1, problem(t, y), problem(t + dt, y1))
 
-    def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree) -> tuple[Flat, list[Array]]:
+    def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree) -> tuple[Flat, list[Array], Array]:
         flat = Flat.of(y, jnp.shape(dt))
         start = flat.vector
 
@@ -111,30 +135,21 @@ class Rosenbrock(Method):
             return flat.ravel(problem(t, flat.restore(v)))
 
         f, push = jax.linearize(lambda v: field(t, v), start)
-        matrix = axpy(identity(start) / self.gamma, dt, (-1.0,), [jacobian(push, start)])
-        solve = dense_solver(matrix, self.pivot)
+        # A lane that has ended takes a step of length 0; where the mass is singular its matrix must not be.
+        length = dt if self.mass is None else jnp.where(dt == 0, 1, dt)
+        pivot = self.mass is not None if self.pivot is None else self.pivot
+        columns = products(self.jacobian, push, start)
+        solve = step_solver(self.jacobian, columns, length, self.gamma, self.mass, pivot)
         slope = time_derivative(field, t, start)
         us: list[Array] = []
         for i, (c_i, d_i) in enumerate(zip(self.c, self.d, strict=True)):
             if i:
                 f = field(t + c_i * dt, problem.combine(start, dt, self.a[i - 1], us))
-                f = f + lincomb(self.C[i - 1], us)
+                f = f + times_mass(self.mass, lincomb(self.C[i - 1], us))
             if slope is not None:
                 f = axpy(f, dt, (d_i,), [slope])
             us.append(problem.once(lambda f=f: solve(f), start))
-        return flat, us
-
-
-def identity(v: Array) -> Array:
-    """Return (n, n, ...) unit matrices for vectors v of shape (n, ...)."""
-    eye = jnp.eye(v.shape[0], dtype=v.dtype)
-    return jnp.broadcast_to(eye.reshape(*eye.shape, *(1,) * (v.ndim - 1)), (v.shape[0], *v.shape))
-
-
-def jacobian(push: Any, v: Array) -> Array:
-    """Return the matrix (n, n, ...) of the linear map `push` on vectors like v, (n, ...)."""
-    columns = jax.vmap(push)(identity(v))
-    return jnp.swapaxes(columns, 0, 1)
+        return flat, us, columns
 
 
 def time_derivative(field: Any, t: Array, v: Array) -> Array | None:
@@ -146,7 +161,7 @@ def time_derivative(field: Any, t: Array, v: Array) -> Array | None:
     return jax.jvp(lambda t: field(t, v), (t,), (jnp.ones_like(t),))[1]
 
 
-def Rodas5P(*, pivot: bool = False) -> Rosenbrock:
+def Rodas5P(*, mass: Any = None, jacobian: Any = None, pivot: bool | None = None) -> Rosenbrock:
     """Rosenbrock method of order 5 with an embedded order 4, L-stable and stiffly accurate, 8 stages.
 
     The first choice for stiff equations at tolerances from 1e-3 to 1e-10, also non-autonomous ones, and for
@@ -154,7 +169,9 @@ def Rodas5P(*, pivot: bool = False) -> Rosenbrock:
     field, its Jacobian and one factorisation.
 
     Args:
-        pivot: whether small systems are eliminated with pivoting.
+        mass: as for `Rosenbrock`.
+        jacobian: as for `Rosenbrock`.
+        pivot: as for `Rosenbrock`.
 
     Returns:
         The method.
@@ -185,6 +202,8 @@ def Rodas5P(*, pivot: bool = False) -> Rosenbrock:
         order=5,
         name="Rodas5P",
         source="Steinebach, BIT Numer. Math. 63 (2023), 27",
+        mass=mass,
+        jacobian=jacobian,
         pivot=pivot,
         gamma=0.21193756319429014,
         c=(0.0, 0.6358126895828704, 0.4095798393397535, 0.9769306725060716, 0.4288403609558664, 1.0, 1.0, 1.0),
@@ -225,14 +244,16 @@ def Rodas5P(*, pivot: bool = False) -> Rosenbrock:
     )
 
 
-def Rosenbrock23(*, pivot: bool = False) -> Rosenbrock:
+def Rosenbrock23(*, mass: Any = None, jacobian: Any = None, pivot: bool | None = None) -> Rosenbrock:
     """Rosenbrock method of order 2 with an error estimate of order 3, L-stable, 3 stages.
 
     For crude tolerances (1e-2 to 1e-4), noisy fields and right-hand sides that are costly or not smooth. Its own
     interpolant has order 2. A step costs 3 evaluations of the vector field, its Jacobian and one factorisation.
 
     Args:
-        pivot: whether small systems are eliminated with pivoting.
+        mass: as for `Rosenbrock`.
+        jacobian: as for `Rosenbrock`.
+        pivot: as for `Rosenbrock`.
 
     Returns:
         The method.
@@ -249,6 +270,8 @@ def Rosenbrock23(*, pivot: bool = False) -> Rosenbrock:
         order=2,
         name="Rosenbrock23",
         source="Shampine & Reichelt, SIAM J. Sci. Comput. 18 (1997), 1-22",
+        mass=mass,
+        jacobian=jacobian,
         pivot=pivot,
         gamma=d,
         c=(0.0, 1 / 2, 1.0),

@@ -3,12 +3,13 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from odekit.control import Damped
 from odekit.solvers.base import Method, Step
-from odekit.trees import axpy, lincomb, scale
+from odekit.trees import add, axpy, lincomb, norm, scale
 from odekit.typing import PyTree, Row, Rows
 
 
@@ -94,6 +95,22 @@ class RungeKutta(Method):
         y1 = problem.combine(y, dt, self.b, ks)
         k1 = problem(t + dt, y1)
         return Step(y1, self._error(dt, [*ks, k1]), k1)
+
+    def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
+        """Take one step; return with it the size of the fastest rate of the problem that the step has met.
+
+        Steps at the edge of stability differ in the direction of that rate. The Jacobian is applied to the change of
+        the field over the last stage, because the change of the state is mostly slow (Robertson's problem at 1e-8:
+        14 times too small a rate).
+        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, 1996, IV.2, eq. 2.16.
+        """
+        ks = self._stages(problem, t, dt, y, carry)
+        y1 = problem.combine(y, dt, self.b, ks)
+        k1, push = jax.linearize(lambda y: problem(t + dt, y), y1)
+        change = lax.stop_gradient(add(k1, scale(-1, ks[-1])))
+        top, bottom = norm(lax.stop_gradient(push(change)), jnp.ndim(dt)), norm(change, jnp.ndim(dt))
+        rate = jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1), 0)
+        return Step(y1, self._error(dt, [*ks, k1]), k1), rate
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
