@@ -69,9 +69,7 @@ def van_der_pol_scaled(t, y, args):
 def oregonator(t, y, args):
     """Belousov-Zhabotinsky reaction."""
     s, w, q = 77.27, 0.161, 8.375e-6
-    return jnp.stack(
-        [s * (y[1] + y[0] * (1 - q * y[0] - y[1])), (y[2] - (1 + y[0]) * y[1]) / s, w * (y[0] - y[2])]
-    )
+    return jnp.stack([s * (y[1] + y[0] * (1 - q * y[0] - y[1])), (y[2] - (1 + y[0]) * y[1]) / s, w * (y[0] - y[2])])
 
 
 def hires(t, y, args):
@@ -169,5 +167,7 @@ OREGONATOR = stiff("Oregonator", oregonator, [1.0, 2, 3], 360.0, OREGONATOR_END)
 HIRES = stiff("HIRES", hires, [1.0, *[0.0] * 6, 0.0057], 321.8122, HIRES_END, size=1e-4)
 POLLUTION = stiff("Pollution", pollution, [POLLUTION_START.get(i, 0.0) for i in range(1, 21)], 60.0, size=1e-6)
 E5 = stiff("E5", e5, [1.76e-3, 0, 0], 1e13, size=1e-18, known=(1,))
-MEDICAL_AKZO = stiff("Medical Akzo", medical_akzo, AKZO_START, 20.0, size=1e-4, known=(0, 198, 199), pieces=((5.0, 2.0), (20.0, 0.0)))
+MEDICAL_AKZO = stiff(
+    "Medical Akzo", medical_akzo, AKZO_START, 20.0, size=1e-4, known=(0, 198, 199), pieces=((5.0, 2.0), (20.0, 0.0))
+)
 STIFF = (ROBERTSON, VAN_DER_POL, VAN_DER_POL_SCALED, OREGONATOR, HIRES, POLLUTION, E5, MEDICAL_AKZO)

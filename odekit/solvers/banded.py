@@ -29,8 +29,10 @@ def banded_solver(band: Array, lower: int, upper: int) -> Solver:
 
     def solve(b: Array) -> Array:
         x = _solve(own, b, size)
-        bound = float(jnp.finfo(b.dtype).eps) ** 0.5 * (_times(jnp.abs(band), lower, upper, jnp.abs(x)) + jnp.abs(b))
-        sound = jnp.all(jnp.abs(times(x) - b) <= bound, axis=0)
+        info = jnp.finfo(b.dtype)
+        bound = float(info.eps) ** 0.5 * (_times(jnp.abs(band), lower, upper, jnp.abs(x)) + jnp.abs(b))
+        lost = float(info.tiny / info.eps)  # a solution that decays along the band ends in numbers too small to hold
+        sound = jnp.all(jnp.abs(times(x) - b) <= bound + lost, axis=0)
         return jnp.where(sound, x, jnp.nan)
 
     return differentiable(times, solve, lambda b: _solve(other, b, size))
