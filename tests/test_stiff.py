@@ -48,8 +48,8 @@ def end_and_steps(case, rtol):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_references_agree_with_what_is_published(name):
-    known = PUBLISHED[name]
-    np.testing.assert_allclose(BY_NAME[name].y1[list(known)], list(known.values()), rtol=2e-7)  # LSODA and Rodas5P agree to 2e-9
+    known = PUBLISHED[name]  # v100 of Medical Akzo is 1.1e-7 off what LSODA and Rodas5P agree on to 2e-9
+    np.testing.assert_allclose(BY_NAME[name].y1[list(known)], list(known.values()), rtol=2e-7)
 
 
 def test_e5_disagrees_with_its_published_end_as_much_as_that_does_with_itself():

@@ -5,7 +5,6 @@ A sweep from row to row takes n steps of no length each; here every level is a f
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 

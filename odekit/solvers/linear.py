@@ -51,7 +51,6 @@ def inverse(a: Array) -> Array:
 
 def differentiable(times: Any, solve: Any, transposed: Any) -> Solver:
     """Return `solve`, whose derivative is one more solution, given the product with the matrix and both solvers."""
-
     def solution(b: Array) -> Array:
         return lax.custom_linear_solve(times, b, lambda _, b: solve(b), lambda _, b: transposed(b))
 

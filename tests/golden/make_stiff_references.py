@@ -1,6 +1,6 @@
 """Make stiff_references.json: ends by SciPy at tight tolerances, and the steps and evaluations of CVODE beside them.
 
-Run as `python tests/golden/make_stiff_references.py` from the root of the repository (two minutes); needs scikit-sundae.
+Run as `python tests/golden/make_stiff_references.py` from the root of the repository (a minute); needs scikit-sundae.
 """
 
 import json
