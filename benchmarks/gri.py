@@ -1,8 +1,8 @@
-"""GRI-Mech 3.0 as a JAX vector field: 53 species, 325 reactions, read from the file that the cantera package carries.
+"""GRI-Mech 3.0 as a JAX vector field: 53 species, 325 reactions, from the file that the cantera package carries.
 
-Elementary, three-body, Lindemann and Troe reactions; reverse rates from NASA polynomials. Units: cm, s, mol, K; pressure
-in Pa. Source: Kee, Coltrin & Glarborg, Chemically Reacting Flow, 2003, chapters 8 and 9; Gilbert, Luther & Troe, Ber.
-Bunsenges. Phys. Chem. 87 (1983), 169-177.
+Elementary, three-body, Lindemann and Troe reactions; reverse rates from NASA polynomials. Units: cm, s, mol, K;
+pressure in Pa. Source: Kee, Coltrin & Glarborg, Chemically Reacting Flow, 2003, chapters 8 and 9; Gilbert, Luther &
+Troe, Ber. Bunsenges. Phys. Chem. 87 (1983), 169-177.
 """
 
 from pathlib import Path

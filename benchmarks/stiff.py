@@ -1,10 +1,10 @@
 """Stiff problems: single solves, an ensemble of a thousand, and the ignition of methane by GRI-Mech 3.0.
 
-Single: Van der Pol (mu = 1000), Robertson and the Oregonator at rtol 1e-6 to their published ends. Ensemble: Robertson's
-reactions with log-normal rates (sigma 0.5) to t = 1e5, rtol 1e-6, atol 1e-10. Ignition: stoichiometric methane and air at
-1500 K and one atmosphere, 53 species and the temperature at constant pressure, rtol 1e-6, atol 1e-12, against Cantera
-at 1e-10. float64 throughout; the LSODA of numbalsoda is compiled, vector field included; SciPy calls a jitted vector
-field and Jacobian from Python.
+Single: Van der Pol (mu = 1000), Robertson and the Oregonator at rtol 1e-6 to their published ends. Ensemble:
+Robertson's reactions with log-normal rates (sigma 0.5) to t = 1e5, rtol 1e-6, atol 1e-10. Ignition: stoichiometric
+methane and air at 1500 K and one atmosphere, 53 species and the temperature at constant pressure, rtol 1e-6, atol
+1e-12, against Cantera at 1e-10. float64 throughout; the LSODA of numbalsoda is compiled, vector field included; SciPy
+calls a jitted vector field and Jacobian from Python.
 
 Where odekit loses: compile time against a solver that is compiled already, and systems so large that one factorisation
 outlasts several steps of a multistep method that keeps it.
@@ -15,6 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import compiled
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -27,17 +28,10 @@ import odekit as ok
 sys.path.append(str(Path(__file__).parent.parent / "tests"))  # the problems are those of the tests
 from cases_stiff import OREGONATOR, ROBERTSON, VAN_DER_POL, robertson
 
-try:
-    import numba
-    import numbalsoda
-except ImportError:
-    numba = None
-
 RTOL = 1e-6
 SINGLES = (VAN_DER_POL, ROBERTSON, OREGONATOR)
 ENSEMBLE_END, ENSEMBLE_ATOL = 1e5, 1e-10
 IGNITION_END, IGNITION_ATOL, HOT = 0.02, 1e-12, 400.0
-RATES = np.array([0.04, 3e7, 1e4])
 
 
 def with_odekit(f, t1, rtol, atol, method):
@@ -65,28 +59,6 @@ def with_scipy(f, t1, rtol, atol, name):
     return lambda y: solve_ivp(lambda t, y: np.asarray(field(t, y)), (0.0, t1), y, method=name, **options)
 
 
-def compiled_fields():
-    """Vector fields of the single problems for numbalsoda; Robertson's takes its rates."""
-
-    @numba.cfunc(numbalsoda.lsoda_sig)
-    def vdp(t, y, dy, p):
-        dy[0] = y[1]
-        dy[1] = 1000.0 * (1 - y[0] ** 2) * y[1] - y[0]
-
-    @numba.cfunc(numbalsoda.lsoda_sig)
-    def rober(t, y, dy, p):
-        slow, fast, back = p[0] * y[0], p[1] * y[1] ** 2, p[2] * y[1] * y[2]
-        dy[0], dy[1], dy[2] = back - slow, slow - back - fast, fast
-
-    @numba.cfunc(numbalsoda.lsoda_sig)
-    def orego(t, y, dy, p):
-        dy[0] = 77.27 * (y[1] + y[0] * (1 - 8.375e-6 * y[0] - y[1]))
-        dy[1] = (y[2] - (1 + y[0]) * y[1]) / 77.27
-        dy[2] = 0.161 * (y[0] - y[2])
-
-    return {"Van der Pol": vdp, "Robertson": rober, "Oregonator": orego}
-
-
 def single(case, repeats, slow):
     y0, atol = jnp.asarray(case.y0), case.size * RTOL
     jitted = {
@@ -97,23 +69,22 @@ def single(case, repeats, slow):
         "odekit Rodas5P": partial(jax.jit(lambda y: jitted["odekit Rodas5P"](y, None).y1), y0),
         "diffrax Kvaerno5": partial(jax.jit(lambda y: jitted["diffrax Kvaerno5"](y, None).ys[0]), y0),
     }
-    if numba is not None:
-        address, times = compiled_fields()[case.name].address, np.array([0.0, case.t1])
-        lsoda = partial(numbalsoda.lsoda, address, case.y0, times, data=RATES, rtol=RTOL, atol=atol, mxstep=1_000_000)
-        ends["numbalsoda lsoda"] = lambda: lsoda()[0][-1]
+    if compiled.available():
+        ends["numbalsoda lsoda"] = partial(compiled.solver("lsoda", case.name, case.y0, case.t1), RTOL, atol)
     best = interleave(ends, repeats)
     if slow:
         host = {f"scipy {name}": with_scipy(case.f, case.t1, RTOL, atol, name) for name in ("LSODA", "BDF", "Radau")}
         host = {name: lambda fn=fn: fn(case.y0).y[:, -1] for name, fn in host.items()}
         best |= interleave(host, 1)
         ends |= host
+    errors = {name: case.error(fn()) for name, fn in ends.items()}
     return [
         {
             "load": case.name,
             "peer": name,
             "ms": 1e3 * best[name],
             "odekit is faster by": best[name] / best["odekit Rodas5P"],
-            "error": case.error(ends[name]()),
+            "error": errors[name],
             "compile s": compile_time(jitted[name], y0, None) if slow and name in jitted else None,
         }
         for name in best
@@ -122,7 +93,7 @@ def single(case, repeats, slow):
 
 def ensemble(lanes, repeats):
     y0 = jnp.asarray(ROBERTSON.y0)
-    rates = RATES * np.exp(0.5 * np.random.default_rng(0).normal(size=(lanes, 3)))
+    rates = compiled.RATES * np.exp(0.5 * np.random.default_rng(0).normal(size=(lanes, 3)))
     peers = {
         "odekit Rodas5P": with_odekit(robertson, ENSEMBLE_END, RTOL, ENSEMBLE_ATOL, ok.Rodas5P()),
         "diffrax Kvaerno5": with_diffrax(robertson, ENSEMBLE_END, RTOL, ENSEMBLE_ATOL, diffrax.Kvaerno5()),
@@ -130,8 +101,9 @@ def ensemble(lanes, repeats):
     read = {"odekit Rodas5P": lambda sol: sol.y1, "diffrax Kvaerno5": lambda sol: sol.ys[0]}
     many = {name: jax.jit(jax.vmap(lambda p, n=name, s=fn: read[n](s(y0, p)))) for name, fn in peers.items()}
     fns = {name: partial(fn, jnp.asarray(rates)) for name, fn in many.items()}
-    if numba is not None:
-        fns["numbalsoda lsoda"] = partial(compiled_loop(), rates)
+    if compiled.available():
+        loop = compiled.robertson_loop(ROBERTSON.y0, ENSEMBLE_END, RTOL, ENSEMBLE_ATOL)
+        fns["numbalsoda lsoda"] = partial(loop, rates)
     best = interleave(fns, repeats)
     reference = with_odekit(robertson, ENSEMBLE_END, 1e-10, 1e-20, ok.Rodas5P())
     exact = np.asarray(jax.jit(jax.vmap(lambda p: reference(y0, p).y1))(jnp.asarray(rates[:64])))
@@ -145,22 +117,6 @@ def ensemble(lanes, repeats):
         }
         for name, fn in fns.items()
     ]
-
-
-def compiled_loop():
-    """One LSODA solve a row of rates, in a loop that is compiled."""
-    address, times, start = compiled_fields()["Robertson"].address, np.array([0.0, ENSEMBLE_END]), ROBERTSON.y0
-    lsoda, rtol, atol = numbalsoda.lsoda, RTOL, ENSEMBLE_ATOL
-
-    @numba.njit
-    def loop(rates):
-        ends = np.empty((len(rates), 3))
-        for i in range(len(rates)):
-            states, _ = lsoda(address, start, times, rates[i], rtol, atol, 100_000)
-            ends[i] = states[1]
-        return ends
-
-    return loop
 
 
 def ignition(slow):
@@ -194,11 +150,11 @@ def ignition(slow):
 def once(name, fn, y0, exact):
     """Compile, then time the better of two runs (one, where it takes more than ten seconds)."""
     begin = time.perf_counter()
-    compiled = jax.jit(fn).lower(jnp.asarray(y0)).compile()
+    program = jax.jit(fn).lower(jnp.asarray(y0)).compile()
     compiling, best = time.perf_counter() - begin, np.inf
     for _ in range(3):
         begin = time.perf_counter()
-        end, stats = jax.block_until_ready(compiled(jnp.asarray(y0)))
+        end, stats = jax.block_until_ready(program(jnp.asarray(y0)))
         best = min(best, time.perf_counter() - begin)
         if best > 10:
             break
@@ -256,8 +212,8 @@ def main():
     jax.config.update("jax_enable_x64", True)
     options = arguments(__doc__.splitlines()[0])
     slow = not options.quick
-    if numba is None:
-        print("numbalsoda is not installed: the compiled LSODA is left out")
+    if not compiled.available():
+        print(compiled.MISSING)
     rows = [row for case in SINGLES for row in single(case, 20 if slow else 3, slow)]
     rows += ensemble(1024 if slow else 64, 3)
     try:
