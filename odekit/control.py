@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from odekit.trees import align, axpy, common_real
 from odekit.typing import PyTree, Scalar
@@ -35,7 +35,8 @@ class PID(eqx.Module):
 
     The next step is `dt * safety * e^(-b1/q) * e'^(-b2/q) * e''^(-b3/q)`, where e, e', e'' are the error ratios of
     this and the last two accepted steps and q is the order. `b1 = icoeff + pcoeff + dcoeff`,
-    `b2 = -(pcoeff + 2 dcoeff)`, `b3 = dcoeff`. The factor is worked out in float32: it needs two digits.
+    `b2 = -(pcoeff + 2 dcoeff)`, `b3 = dcoeff`. The factor is worked out in float32 to a percent: exact
+    powers cost a fifth of an ensemble's time.
 
     Args:
         rtol: relative tolerance; a scalar, or a pytree like y0 of arrays that broadcast against its leaves.
@@ -91,12 +92,25 @@ class PID(eqx.Module):
         """
         square = error_square(err, y0, y1, self.rtol, self.atol)
         ok = square <= 1
-        log_e = 0.5 * jnp.log(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
+        log_e = 0.5 * _log2(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
         exponent = sum(-b / order * e for b, e in zip(self.gains, (log_e, *memory), strict=False) if b)
-        factor = jnp.clip(self.safety * jnp.exp(exponent), self.factor_min, self.factor_max)
+        factor = jnp.clip(self.safety * _exp2(exponent), self.factor_min, self.factor_max)
+        factor = jnp.where(jnp.isnan(square), jnp.nan, factor)
         if memory:
             memory = tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory[:-1]), memory, strict=True))
         return ok, factor, memory
+
+
+def _log2(x: Array) -> Array:
+    """Return the binary logarithm of float32 numbers to 0.045: their bits, read as an integer."""
+    return lax.bitcast_convert_type(x, jnp.int32).astype(jnp.float32) * 2.0**-23 - 126.957
+
+
+def _exp2(x: Array) -> Array:
+    """Return 2^x in float32 to 0.2 %, |x| < 126: a parabola in the fraction, put in place as bits."""
+    f = x - jnp.floor(x)
+    bits = (x + (127 - 0.337 * (f - f * f))) * 2.0**23
+    return lax.bitcast_convert_type(bits.astype(jnp.int32), jnp.float32)
 
 
 def error_square(err: PyTree, y0: PyTree, y1: PyTree, rtol: PyTree, atol: PyTree) -> Array:

@@ -60,11 +60,20 @@ def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
     return arrays, static
 
 
-def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]:
-    """Return `fn(free, t, y)` and `free`: the problem as a function of every array it reads, closed-over ones included.
+class Traced(NamedTuple):
+    """A vector field `fn(free, t, y)` of one lane that was traced once; every stage evaluates what was traced."""
 
-    The problem is traced once, here; every stage evaluates what was traced.
-    """
+    jaxpr: Any
+    structure: Any
+
+    def __call__(self, free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
+        """Return `dy` at `(t, y)`."""
+        out = eval_jaxpr(self.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
+        return jax.tree.unflatten(self.structure, out)
+
+
+def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Traced, PyTree]:
+    """Return `fn(free, t, y)` and `free`: the problem as a function of all that it reads, closed over or not."""
     leaves, static = split((problem, args), numbers=True)
 
     def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
@@ -73,12 +82,7 @@ def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Any, PyTree]
 
     traced, shape = jax.make_jaxpr(flat, return_shape=True)(leaves, t, y)
     errors.check_field(y, shape)
-    structure = jax.tree.structure(shape)
-
-    def fn(free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
-        out = eval_jaxpr(traced.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
-        return jax.tree.unflatten(structure, out)
-
+    fn = Traced(traced.jaxpr, jax.tree.structure(shape))
     return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
 
 

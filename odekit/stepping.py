@@ -15,7 +15,8 @@ from odekit import errors
 from odekit.control import PID
 from odekit.errors import Result
 from odekit.loops.adaptive import Lanes
-from odekit.loops.engine import Free, Last, Program, block_width
+from odekit.loops.engine import SMALL, Free, Last, Program, block_width, size
+from odekit.loops.kernel import refusal
 from odekit.loops.lanes import single, varying
 from odekit.loops.record import Span
 from odekit.problem import as_problem
@@ -216,4 +217,7 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
 
 def program_of(fn: Any, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
     """Return the static half of the loop for a vector field, with blocks that suit the state and this machine."""
-    return Program(fn, method.join, control.join, max_steps, block_width(y), jax.default_backend() == "cpu")
+    on_cpu = jax.default_backend() == "cpu"
+    one_kernel = on_cpu and jax.device_count() == 1 and refusal(fn.jaxpr) is None and size(y) <= SMALL
+    width = block_width(y, 64 if one_kernel else 256)
+    return Program(fn, method.join, control.join, max_steps, width, fenced=on_cpu, one_kernel=one_kernel)

@@ -143,7 +143,9 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
 
     def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
         s, h = back.rows.s[i], back.rows.dt[i]
-        _, pull = jax.vjp(lambda y, t, dt, free: step(y, t, dt, free, i >= 0, way(i)), y, span.at(s), span.sign * h, varied)
+        _, pull = jax.vjp(
+            lambda y, t, dt, free: step(y, t, dt, free, i >= 0, way(i)), y, span.at(s), span.sign * h, varied
+        )
         y, t, dt, free = pull(sums.y)
         if back.at_rows is not None:
             y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)

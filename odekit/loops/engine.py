@@ -1,16 +1,22 @@
 """A problem, a method and a controller made into engines for the lane loop."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.loops.adaptive import Lanes, Loop, advance, blank_rows, record, start, used_rows
+from odekit.loops.adaptive import Lanes, Loop, advance, blank_rows, record, running, start, used_rows
+from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
 from odekit.loops.record import Raw, Rows, Span
+from odekit.loops.refill import BLOCKS, refill
 from odekit.typing import PyTree
+
+SMALL = 1024
+"""Bytes of a lane's state up to which one function pays: beyond, XLA's own kernels are as fast and use all cores."""
 
 
 class Last(NamedTuple):
@@ -39,6 +45,7 @@ class Program(NamedTuple):
         control: from the arrays of a controller to the controller.
         width: lanes a block.
         fenced: whether stage values stand behind a fence.
+        one_kernel: whether the loop is compiled into one function.
         attached: whether step lengths carry the tangent of the interval (forward mode).
     """
 
@@ -48,7 +55,15 @@ class Program(NamedTuple):
     max_steps: int
     width: int
     fenced: bool
+    one_kernel: bool = False
     attached: bool = False
+
+    def compiled(self, go: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """Return a loop over time as one function on CPU where that is asked for and can be.
+
+        Only the loop: its body is then the same in a solve, in pieces of one, and in a record, and so are its bits.
+        """
+        return partial(one_kernel, go) if self.one_kernel and not self.attached else go
 
     def loop(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> Loop:
         """Return the loop over `lanes` lanes."""
@@ -67,19 +82,38 @@ class Program(NamedTuple):
         )
 
     def run(self) -> Engine:
-        """Return the engine that goes to the end and keeps nothing."""
+        """Return the engine that goes to the end and keeps nothing.
+
+        Many blocks run as one that is filled up again as its lanes end.
+        """
+
+        def block(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, tuple[()]]:
+            def go(state: Lanes, last: Last, free: Free) -> Lanes:
+                return advance(self.loop(lanes, flags, last, free), state, self.max_steps)
+
+            return raw(self.compiled(go)(self.started(lanes, flags, last, free), last, free)), ()
 
         def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, tuple[()]]:
-            loop = self.loop(lanes, flags, last, free)
-            return raw(advance(loop, start(loop, last.y0, last.dt0), self.max_steps)), ()
+            if lanes < BLOCKS * self.width:
+                return in_blocks(block, self.width)(lanes, flags, last, free)
 
-        return in_blocks(engine, self.width)
+            def go(state: Lanes, floor: Array, last: Last, free: Free) -> Lanes:
+                return advance(self.loop(self.width, flags, last, free), state, self.max_steps, floor=floor)
+
+            def end(state: Lanes) -> Lanes:
+                return state._replace(carry=None, memory=None, n=None)
+
+            begin, live = partial(self.started, self.width, flags), partial(running, max_steps=self.max_steps)
+            ends, n = refill(begin, self.compiled(go), live, end, lanes, self.width, last, free, flags)
+            return raw(ends._replace(n=n)), ()
+
+        return engine
 
     def begin(self) -> Engine:
         """Return the engine that stops before the first step, with the loop's own state."""
 
         def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Lanes, tuple[()]]:
-            return unshare(start(self.loop(lanes, flags, last, free), last.y0, last.dt0)), ()
+            return unshare(self.started(lanes, flags, last, free)), ()
 
         return in_blocks(engine, self.width)
 
@@ -91,8 +125,11 @@ class Program(NamedTuple):
 
         def engine(lanes: int, flags: tuple[bool, ...], last: PyTree, free: Free) -> tuple[Lanes, tuple[()]]:
             ends, state, target = last
-            state = state._replace(n=jnp.max(state.n))
-            return unshare(advance(self.loop(lanes, flags, ends, free), state, self.max_steps, target)), ()
+
+            def go(state: Lanes, target: Array, last: Last, free: Free) -> Lanes:
+                return advance(self.loop(lanes, flags, last, free), state, self.max_steps, target)
+
+            return unshare(self.compiled(go)(state._replace(n=jnp.max(state.n)), target, ends, free)), ()
 
         return in_blocks(engine, self.width)
 
@@ -117,8 +154,15 @@ class Program(NamedTuple):
 
     def recorded(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int) -> tuple[Lanes, Rows]:
         """Return the end and the recorded steps of one block of lanes."""
-        loop = self.loop(lanes, flags, last, free)
-        return record(loop, start(loop, last.y0, last.dt0), self.max_steps, every)
+
+        def go(state: Lanes, last: Last, free: Free) -> tuple[Lanes, Rows]:
+            return record(self.loop(lanes, flags, last, free), state, self.max_steps, every)
+
+        return self.compiled(go)(self.started(lanes, flags, last, free), last, free)
+
+    def started(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> Lanes:
+        """Return a block of lanes before their first step."""
+        return start(self.loop(lanes, flags, last, free), last.y0, last.dt0)
 
 
 def unshare(lanes: Lanes) -> Lanes:
@@ -143,5 +187,9 @@ def block_width(y: PyTree, default: int = 256, budget: int = 1 << 20) -> int:
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return 1 << 62
-    bytes_a_lane = 12 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
-    return max(8, min(default, budget // max(1, bytes_a_lane)))
+    return max(8, min(default, budget // max(1, 12 * size(y))))
+
+
+def size(y: PyTree) -> int:
+    """Return the bytes of a state."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))

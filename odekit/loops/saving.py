@@ -1,7 +1,6 @@
 """What is saved, read off the recorded steps after the loop: given times, every step, dense output."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax

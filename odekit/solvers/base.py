@@ -61,6 +61,11 @@ class Method(eqx.Module):
         return False
 
     @property
+    def implicit(self) -> bool:
+        """Whether a stage solves a system of equations."""
+        return False
+
+    @property
     def semilinear(self) -> bool:
         """Whether a step needs the linear part of the problem apart."""
         return False

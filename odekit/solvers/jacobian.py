@@ -46,8 +46,10 @@ Pattern = Literal["diagonal"] | Band | Sparsity | None
 
 def pattern(jacobian: Any) -> Pattern:
     """Return the pattern that a user means; a boolean matrix with a narrow band becomes that band."""
-    if jacobian is None or isinstance(jacobian, Band | Sparsity) or (isinstance(jacobian, str) and jacobian == "diagonal"):
+    if jacobian is None or isinstance(jacobian, Band | Sparsity):
         return jacobian
+    if isinstance(jacobian, str) and jacobian == "diagonal":
+        return "diagonal"
     if isinstance(jacobian, tuple) and len(jacobian) == 2 and all(isinstance(x, int | np.integer) for x in jacobian):
         if min(jacobian) < 0:
             raise ValueError(f"`jacobian` was {jacobian}; give two bandwidths (lower, upper), neither negative.")
@@ -62,7 +64,8 @@ def pattern(jacobian: Any) -> Pattern:
     below, above = (int(max(0, np.max(x, initial=0))) for x in (rows - columns, columns - rows))
     if below == above == 0:
         return "diagonal"
-    return Band(below, above) if 4 * (below + above + 1) <= len(mask) else Sparsity(len(mask), np.packbits(mask).tobytes())
+    narrow = 4 * (below + above + 1) <= len(mask)
+    return Band(below, above) if narrow else Sparsity(len(mask), np.packbits(mask).tobytes())
 
 
 def products(shape: Pattern, push: Callable[[Array], Array], v: Array) -> Array:
@@ -90,9 +93,12 @@ def step_solver(shape: Pattern, columns: Array, dt: Array, gamma: Any, mass: Arr
 
     `mass` is (n, n, ...), or (n, 1, ...) for its diagonal, or None for the unit matrix.
     """
-    n, v = columns.shape[1], columns[0]
+    n = columns.shape[1]
+    if n == 0:
+        return lambda b: b
+    v = columns[0]
     if shape == "diagonal":
-        matrix = _inertia(mass, v, shape) / gamma - scale(dt, v)
+        matrix = _inertia(mass, v, "diagonal") / gamma - scale(dt, v)
         return lambda b: b / matrix
     if isinstance(shape, Band):
         lower, upper = shape.within(n)

@@ -27,8 +27,6 @@ def dense_solver(a: Array, pivot: bool = False) -> Solver:
     the library, which pivots. A derivative is one more solution with the same factors, not that of the elimination.
     """
     n = a.shape[0]
-    if n == 0:
-        return lambda b: b
     if n > UNROLLED:
         solve, transposed = _library(a)
         return differentiable(lambda x: jnp.sum(a * x[None], axis=1), solve, transposed)
@@ -40,7 +38,7 @@ def dense_solver(a: Array, pivot: bool = False) -> Solver:
 def inverse(a: Array) -> Array:
     """Return the inverses of small matrices, (n, n, ...); those without one hold NaN."""
     n = a.shape[0]
-    if n > UNROLLED:
+    if n > UNROLLED // 2:  # selects of rows grow like n^3: 25 s to compile at n = 6
         order = (*range(2, a.ndim), 0, 1)
         return jnp.transpose(jnp.linalg.inv(jnp.transpose(a, order)), (a.ndim - 2, a.ndim - 1, *range(a.ndim - 2)))
     solve, _ = _unrolled([[a[i, j] for j in range(n)] for i in range(n)], pivot=True)
@@ -51,6 +49,7 @@ def inverse(a: Array) -> Array:
 
 def differentiable(times: Any, solve: Any, transposed: Any) -> Solver:
     """Return `solve`, whose derivative is one more solution, given the product with the matrix and both solvers."""
+
     def solution(b: Array) -> Array:
         return lax.custom_linear_solve(times, b, lambda _, b: solve(b), lambda _, b: transposed(b))
 

@@ -100,6 +100,11 @@ class Rosenbrock(Method):
         return self.e is not None
 
     @property
+    def implicit(self) -> bool:
+        """A stage solves a linear system."""
+        return True
+
+    @property
     def stages(self) -> int:
         """Evaluations of the vector field a step, beside its Jacobian."""
         return len(self.m)
@@ -142,12 +147,12 @@ class Rosenbrock(Method):
         solve = step_solver(self.jacobian, columns, length, self.gamma, self.mass, pivot)
         slope = time_derivative(field, t, start)
         us: list[Array] = []
-        for i, (c_i, d_i) in enumerate(zip(self.c, self.d, strict=True)):
+        for i in range(len(self.m)):
             if i:
-                f = field(t + c_i * dt, problem.combine(start, dt, self.a[i - 1], us))
+                f = field(t + self.c[i] * dt, problem.combine(start, dt, self.a[i - 1], us))
                 f = f + times_mass(self.mass, lincomb(self.C[i - 1], us))
             if slope is not None:
-                f = axpy(f, dt, (d_i,), [slope])
+                f = axpy(f, dt, self.d[i : i + 1], [slope])
             us.append(problem.once(lambda f=f: solve(f), start))
         return flat, us, columns
 

@@ -11,7 +11,7 @@ from odekit.solvers.base import Method, Step
 from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.tableaus import Tsit5
-from odekit.trees import select
+from odekit.trees import common_real, select
 from odekit.typing import PyTree
 
 
@@ -20,12 +20,12 @@ class Gear(NamedTuple):
 
     Attributes:
         k: the derivative at the state.
-        count: whole numbers, one a lane: successive steps that looked stiff, or, below 0, on the implicit side, minus
+        streak: whole numbers, one a lane: successive steps that looked stiff, or, below 0, on the implicit side, minus
             one minus successive steps that did not.
     """
 
     k: PyTree
-    count: Array
+    streak: Array
 
 
 class AutoSwitch(Method):
@@ -79,6 +79,11 @@ class AutoSwitch(Method):
         return True
 
     @property
+    def implicit(self) -> bool:
+        """A stage solves a linear system."""
+        return True
+
+    @property
     def stages(self) -> int:
         """Evaluations of a step, of the dearer of the two methods, with the one that begins the next step."""
         return max(self.explicit.stages, self.implicit.stages + 1)
@@ -90,7 +95,7 @@ class AutoSwitch(Method):
 
     def way(self, carry: Gear) -> Array:
         """Return where the next step is implicit."""
-        return carry.count < 0
+        return carry.streak < 0
 
     def bound(self, way: Array | None) -> Method:
         """Return this method with its first step implicit where `way` says so."""
@@ -107,7 +112,7 @@ class AutoSwitch(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: Gear) -> Step:
         """Take one step, explicit or implicit."""
-        stiff, moving = carry.count < 0, dt != 0
+        stiff, moving = carry.streak < 0, dt != 0
 
         def explicit() -> tuple[Step, Array]:
             return self.explicit.judged(problem, t, dt, y, carry.k)
@@ -116,18 +121,21 @@ class AutoSwitch(Method):
             new, rate = self.implicit.judged(problem, t, dt, y, carry.k)
             return new._replace(carry=problem(t + dt, new.y)), rate
 
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(explicit))
-        plain, plain_rate = lax.cond(jnp.any(moving & ~stiff), explicit, lambda: blank)
-        hard, hard_rate = lax.cond(jnp.any(moving & stiff), implicit, lambda: blank)
+        def rest() -> tuple[Step, Array]:  # what a step of no length does: a lane that has ended may wait on this side
+            rate = jnp.zeros(jnp.shape(dt), common_real(y))
+            return Step(y, jax.tree.map(jnp.zeros_like, y), carry.k), rate
+
+        plain, plain_rate = lax.cond(jnp.any(moving & ~stiff), explicit, rest)
+        hard, hard_rate = lax.cond(jnp.any(moving & stiff), implicit, rest)
         new = select(stiff, hard, plain)
         fast = jnp.abs(dt) * jnp.where(stiff, hard_rate, plain_rate) > 0.9 * self.stable
-        return new._replace(carry=Gear(new.carry, self._count(carry.count, fast)))
+        return new._replace(carry=Gear(new.carry, self._count(carry.streak, fast)))
 
-    def _count(self, count: Array, fast: Array) -> Array:
-        up = jnp.where(fast, count + 1, 0)
-        down = jnp.where(fast, -1, count - 1)
+    def _count(self, streak: Array, fast: Array) -> Array:
+        up = jnp.where(fast, streak + 1, 0)
+        down = jnp.where(fast, -1, streak - 1)
         up = jnp.where(up >= self.patience, -1, up)
-        return jnp.where(count < 0, jnp.where(down < -self.back, 0, down), up)
+        return jnp.where(streak < 0, jnp.where(down < -self.back, 0, down), up)
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the method that took the step."""

@@ -1,0 +1,61 @@
+"""Uneven ensembles: a lane that has ended makes room for the next trajectory, so that no lane waits for the slowest."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from odekit.trees import select
+from odekit.typing import PyTree
+
+BLOCKS = 8
+"""Blocks from which it pays: below, the lanes that are left at the end weigh as much as those that waited."""
+
+
+def refill(
+    begin: Callable[[PyTree, PyTree], Any],
+    go: Callable[[Any, Array, PyTree, PyTree], Any],
+    live: Callable[[Any], Array],
+    end: Callable[[Any], PyTree],
+    lanes: int,
+    width: int,
+    last: PyTree,
+    free: PyTree,
+    flags: tuple[bool, ...],
+) -> tuple[PyTree, Array]:
+    """Return `end` of every lane, lanes trailing, and how many attempts the block made; `width` lanes run at a time.
+
+    `begin(last, free)` makes the state of a block, `go(state, floor, last, free)` runs it until no more than `floor`
+    of its lanes are live. An eighth of a block is exchanged at once: less often, and lanes wait; more often, and the
+    exchange costs more than it saves.
+    """
+
+    def inputs(index: Array) -> tuple[PyTree, PyTree]:
+        index = jnp.minimum(index, lanes - 1)
+        leaves, tree = jax.tree.flatten(free)
+        own = [jnp.take(x, index, axis=0) if flag else x for x, flag in zip(leaves, flags, strict=True)]
+        return jax.tree.map(lambda x: jnp.take(x, index, axis=-1), last), jax.tree.unflatten(tree, own)
+
+    def exchange(carry: tuple[Array, Array, Any, PyTree, PyTree]) -> tuple[Array, Array, Any, PyTree, PyTree]:
+        index, queue, given, state, ends = carry
+        floor = jnp.where(queue < lanes, width - max(1, width // 8), 0)
+        state = go(state, floor, *given)
+        over = ~live(state)
+        place = jnp.where(over, index, lanes)
+        ends = jax.tree.map(lambda kept, x: kept.at[..., place].set(x, mode="drop"), ends, end(state))
+        index = jnp.where(over, queue + jnp.cumsum(over, dtype=index.dtype) - 1, index)
+        given = inputs(index)
+        fresh = begin(*given)
+        fresh = fresh._replace(clock=fresh.clock.at[2].set(jnp.where(index < lanes, fresh.dt, 0)), n=None)
+        state = select(over, fresh, state._replace(n=None))._replace(n=state.n)
+        return index, queue + jnp.sum(over, dtype=queue.dtype), given, state, ends
+
+    index = jnp.arange(width, dtype=jnp.int32)
+    given = inputs(index)
+    state = begin(*given)
+    blank = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], lanes), x.dtype), jax.eval_shape(end, state))
+    carry = (index, jnp.int32(width), given, state, blank)
+    out = lax.while_loop(lambda carry: jnp.any(carry[0] < lanes), exchange, carry)
+    return out[-1], out[-2].n
