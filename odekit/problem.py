@@ -167,9 +167,9 @@ class Bound:
         """Return `y + dt * sum_i row[i] * ks[i]`."""
         return axpy(y, dt, row, ks)
 
-    def once(self, make: Callable[[], PyTree], like: PyTree) -> PyTree:
-        """Return `make()`."""
-        return make()
+    def fence(self, fn: Callable[[], PyTree], like: PyTree) -> PyTree:
+        """Return `fn()`."""
+        return fn()
 
 
 class Lifted:
@@ -193,11 +193,11 @@ class Lifted:
 
     def combine(self, y: PyTree, dt: Array, row: Row, ks: list[PyTree]) -> PyTree:
         """Return `y + dt * sum_i row[i] * ks[i]`, computed once."""
-        return self.once(lambda: axpy(y, dt, row, ks), y)
+        return self.fence(lambda: axpy(y, dt, row, ks), y)
 
-    def once(self, make: Callable[[], PyTree], like: PyTree) -> PyTree:
-        """Return `make()`, shaped like `like`, computed once."""
-        return make() if self._live is None else lax.cond(self._live, make, lambda: like)
+    def fence(self, fn: Callable[[], PyTree], like: PyTree) -> PyTree:
+        """Return `fn()`, shaped like `like`, computed once whoever reads it."""
+        return fn() if self._live is None else lax.cond(self._live, fn, lambda: like)
 
 
 def spread(linear: PyTree, y: PyTree) -> PyTree:

@@ -77,6 +77,12 @@ def axpy(y: PyTree, dt: Array, row: Row, trees: Sequence[PyTree]) -> PyTree:
     return add(y, scale(dt, lincomb(row, trees)))
 
 
+def inner(a: PyTree, b: PyTree, dtype: Any) -> Array:
+    """Return the real part of `sum a * b` over all axes but that of the lanes, in a real dtype."""
+    products = jax.tree.map(lambda x, y: jnp.real(x * y).astype(dtype), a, b)
+    return sum((jnp.sum(x, axis=tuple(range(x.ndim - 1))) for x in jax.tree.leaves(products)), jnp.zeros((), dtype))
+
+
 def select(mask: Array, new: PyTree, old: PyTree) -> PyTree:
     """Return `new` where `mask` holds, else `old`; the mask broadcasts against the trailing (lane) axis."""
     return jax.tree.map(lambda a, b: jnp.where(align(mask, a), a, b), new, old)

@@ -1,5 +1,6 @@
 """The default adjoint: accepted steps are recorded, and walked back with one step's pullback each."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -127,26 +128,22 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
     varied, fixed = eqx.partition(own._replace(control=[]), eqx.is_inexact_array)
     whole = jnp.where(span.length > 0, span.length, 1)
 
-    def step(y: PyTree, t: Array, dt: Array, varied: Free, live: Array, way: Array | None) -> PyTree:
+    def bind(i: Array, varied: Free) -> tuple[Any, Lifted]:
         arrays = eqx.combine(varied, fixed)
         count = len(jax.tree.leaves(arrays.field))
-        fence = live if program.fenced and lanes > 1 else None
-        problem = Lifted(lift(program.fn, lanes, arrays.field, flags[:count]), fence)
-        method = program.method(arrays.method).bound(way)
-        return method.step(problem, t, dt, y, method.init(problem, t, y)).y
-
-    def way(i: Array) -> Array | None:
-        return None if back.rows.way is None else back.rows.way[i]
+        fence = i >= 0 if program.fenced and lanes > 1 else None
+        method = program.method(arrays.method).bound(None if back.rows.way is None else back.rows.way[i])
+        return method, Lifted(lift(program.fn, lanes, arrays.field, flags[:count]), fence)
 
     def redo(i: Array, y: PyTree) -> PyTree:
-        return step(y, span.at(back.rows.s[i]), span.sign * back.rows.dt[i], varied, i >= 0, way(i))
+        method, problem = bind(i, varied)
+        t, dt = span.at(back.rows.s[i]), span.sign * back.rows.dt[i]
+        return method.step(problem, t, dt, y, method.init(problem, t, y)).y
 
     def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
         s, h = back.rows.s[i], back.rows.dt[i]
-        _, pull = jax.vjp(
-            lambda y, t, dt, free: step(y, t, dt, free, i >= 0, way(i)), y, span.at(s), span.sign * h, varied
-        )
-        y, t, dt, free = pull(sums.y)
+        of_step, (method, _) = partial(bind, i), bind(i, varied)
+        y, t, dt, free = method.pullback(of_step, varied, span.at(s), span.sign * h, y, sums.y)
         if back.at_rows is not None:
             y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
         # t = t0 + share (t1 - t0) with constant shares: moving an end stretches the grid.
@@ -155,12 +152,12 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
 
     zero = jnp.zeros_like(span.length)
     sums = Sums(back.end, zero, zero, jax.tree.map(jnp.zeros_like, varied))
-    sums = _undo_all(back, jnp.max(back.used), every, redo, undo, sums)
+    sums = program.compiled(partial(_undo_all, back, every=every, redo=redo, undo=undo))(jnp.max(back.used), sums)
     gathered = eqx.combine(sums.free, _zeros(fixed))._replace(control=_zeros(own.control))
     return (sums.y, sums.t0, sums.t1), jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), gathered)
 
 
-def _undo_all(back: Back, used: Array, every: int, redo: Any, undo: Any, sums: Sums) -> Sums:
+def _undo_all(back: Back, used: Array, sums: Sums, *, every: int, redo: Any, undo: Any) -> Sums:
     """Undo the steps from the last to the first; with `every` > 1 the states between are computed again."""
 
     def segment(state: tuple[Array, Sums]) -> tuple[Array, Sums]:

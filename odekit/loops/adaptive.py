@@ -91,7 +91,7 @@ class Loop(NamedTuple):
 
         A stage that solves a system is worth it alone: HIRES in 2.0 us a step against 7.0.
         """
-        return self.fenced and (self.method.implicit or self.span.length.shape[0] > 1)
+        return self.fenced and (self.method.solves or self.span.length.shape[0] > 1)
 
     def problem(self, live: Array | None) -> Lifted:
         """Return the field as a method sees it, never evaluated beyond t1; `live` is the fence's predicate."""

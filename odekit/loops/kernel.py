@@ -28,7 +28,7 @@ ELEMENTWISE = """
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
 SHAPES = """
-    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice expand_dims iota pad reshape rev slice split
+    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice empty2 expand_dims gather iota pad reshape rev slice split
     squeeze stack tile transpose unstack
 """
 CALLS = """

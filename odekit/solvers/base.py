@@ -1,9 +1,11 @@
 """What every method is: coefficients, a name, and one step."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 from jax import Array
 
 from odekit.typing import PyTree
@@ -18,6 +20,18 @@ class Step(NamedTuple):
     y: PyTree
     err: PyTree | None
     carry: PyTree
+
+
+Bind = Callable[[PyTree], tuple["Method", Any]]
+
+
+class Pulled(NamedTuple):
+    """The cotangents of what a step reads: state, time, length, arrays of problem and method."""
+
+    y: PyTree
+    t: Array
+    dt: Array
+    free: PyTree
 
 
 class Method(eqx.Module):
@@ -61,7 +75,7 @@ class Method(eqx.Module):
         return False
 
     @property
-    def implicit(self) -> bool:
+    def solves(self) -> bool:
         """Whether a stage solves a system of equations."""
         return False
 
@@ -89,6 +103,19 @@ class Method(eqx.Module):
     def bound(self, way: Array | None) -> "Method":
         """Return this method bound to a recorded way, to take that step once more."""
         return self
+
+    def pullback(self, bind: Bind, free: PyTree, t: Array, dt: Array, y: PyTree, bar: PyTree) -> "Pulled":
+        """Return the cotangents of what a step reads from `bar`, that of the state after it.
+
+        `bind(free)` is the method and the problem of a step. This is what differentiation makes of `step`; a family
+        may write its transposed step out.
+        """
+
+        def forward(y: PyTree, t: Array, dt: Array, free: PyTree) -> PyTree:
+            method, problem = bind(free)
+            return method.step(problem, t, dt, y, method.init(problem, t, y)).y
+
+        return Pulled(*jax.vjp(forward, y, t, dt, free)[1](bar))
 
     def prepare(self, problem: Any, dt: Any) -> "Method":
         """Return this method with everything that depends on the step size alone computed once.

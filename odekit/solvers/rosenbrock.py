@@ -100,7 +100,7 @@ class Rosenbrock(Method):
         return self.e is not None
 
     @property
-    def implicit(self) -> bool:
+    def solves(self) -> bool:
         """A stage solves a linear system."""
         return True
 
@@ -153,7 +153,7 @@ class Rosenbrock(Method):
                 f = f + times_mass(self.mass, lincomb(self.C[i - 1], us))
             if slope is not None:
                 f = axpy(f, dt, self.d[i : i + 1], [slope])
-            us.append(problem.once(lambda f=f: solve(f), start))
+            us.append(problem.fence(lambda f=f: solve(f), start))
         return flat, us, columns
 
 

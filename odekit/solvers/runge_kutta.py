@@ -1,5 +1,6 @@
 """Explicit Runge-Kutta methods: one family, any tableau."""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from odekit.control import Damped
-from odekit.solvers.base import Method, Step
-from odekit.trees import add, axpy, lincomb, norm, scale
+from odekit.solvers.base import Bind, Method, Pulled, Step
+from odekit.trees import add, axpy, inner, lincomb, norm, scale
 from odekit.typing import PyTree, Row, Rows
 
 
@@ -111,6 +112,35 @@ class RungeKutta(Method):
         top, bottom = norm(lax.stop_gradient(push(change)), jnp.ndim(dt)), norm(change, jnp.ndim(dt))
         rate = jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1), 0)
         return Step(y1, self._error(dt, [*ks, k1]), k1), rate
+
+    def pullback(self, bind: Bind, free: PyTree, t: Array, dt: Array, y: PyTree, bar: PyTree) -> Pulled:
+        """Walk the stages back, the sums of cotangents behind fences as those of the stages are.
+
+        Source: Hager, Numer. Math. 87 (2000), section 3: the transposed step is a Runge-Kutta step itself.
+        """
+        if not all(isinstance(x, float | int) for x in jax.tree.leaves((self.a, self.b, self.c))):
+            return super().pullback(bind, free, t, dt, y, bar)
+        _, problem = bind(free)
+        ks, pulls = [], []
+        for row, c in zip(((), *self.a), self.c, strict=True):
+            y_i = problem.combine(y, dt, row, ks)
+            k, pull = jax.vjp(lambda free, t, y: bind(free)[1](t, y), free, t + c * dt, y_i)
+            ks.append(k)
+            pulls.append(pull)
+        out = Pulled(bar, jnp.zeros_like(t), jnp.zeros_like(dt), jax.tree.map(jnp.zeros_like, free))
+        later = []  # cotangents of the stage values, the last first
+        for i in reversed(range(len(ks))):
+            column = [self.b[i], *[self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))]]
+            rate = problem.fence(partial(lincomb, column, [bar, *later]), bar)
+            at_free, at_t, at_y = pulls[i](scale(dt, rate))
+            later.append(at_y)
+            out = Pulled(
+                y=add(out.y, at_y),
+                t=out.t + at_t,
+                dt=out.dt + inner(rate, ks[i], dt.dtype) + self.c[i] * at_t,
+                free=add(out.free, at_free),
+            )
+        return out
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""

@@ -79,7 +79,7 @@ class AutoSwitch(Method):
         return True
 
     @property
-    def implicit(self) -> bool:
+    def solves(self) -> bool:
         """A stage solves a linear system."""
         return True
 

@@ -390,7 +390,7 @@ def test_robertson_in_float32_reaches_its_end(make):
     sol = ok.solve(robertson, y0, 0.0, 1e8, make(), rates, rtol=1e-4, atol=1e-10)
     assert sol.y1.dtype == jnp.float32
     end = [2.0833403e-05, 8.3333602e-11, 0.99997917]  # float64, rtol 1e-9
-    np.testing.assert_allclose(sol.y1, end, rtol=5e-3)
+    np.testing.assert_allclose(sol.y1, end, rtol=3e-2)  # a step rounds y1 + y2 + y3 = 1 to 6e-8, y1 ends at 2e-5
     assert int(sol.stats["accepted"]) < 600
 
 
