@@ -197,9 +197,7 @@ def main():
         if given.only not in (None, kind):
             continue
         peers = {name: method for name, method in PEERS[kind].items() if name not in left_out}
-        points = [
-            row for case in problems for row in measure(case, peers, tolerances, 5 if given.quick else 20)
-        ]
+        points = [row for case in problems for row in measure(case, peers, tolerances, 5 if given.quick else 20)]
         compare(points)
         rows += [{"set": kind, **point} for point in points]
         if given.figures:

@@ -94,8 +94,8 @@ class RungeKutta(Method):
         """Take one step; the derivative at its end is the first stage of the next."""
         ks = self._stages(problem, t, dt, y, carry)
         y1 = problem.combine(y, dt, self.b, ks)
-        k1 = problem(t + dt, y1)
-        return Step(y1, self._error(dt, [*ks, k1]), k1)
+        ks.append(problem(t + dt, y1))
+        return Step(y1, self._error(dt, ks), ks[-1], partial(self._inner, problem, t, dt, y, y1, ks))
 
     def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
         """Take one step; return with it the size of the fastest rate of the problem that the step has met.
@@ -130,7 +130,7 @@ class RungeKutta(Method):
         out = Pulled(bar, jnp.zeros_like(t), jnp.zeros_like(dt), jax.tree.map(jnp.zeros_like, free))
         later = []  # cotangents of the stage values, the last first
         for i in reversed(range(len(ks))):
-            column = [self.b[i], *[self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))]]
+            column = (self.b[i], *(self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))))
             rate = problem.fence(partial(lincomb, column, [bar, *later]), bar)
             at_free, at_t, at_y = pulls[i](scale(dt, rate))
             later.append(at_y)
@@ -146,11 +146,15 @@ class RungeKutta(Method):
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
         ks = self._stages(problem, t, dt, y, problem(t, y))
         y1 = axpy(y, dt, self.b, ks)
-        ks.append(problem(t + dt, y1))
-        ks = _extended(ks, self.a_dense, self.c_dense, problem, t, dt, y)
+        return self._inner(problem, t, dt, y, y1, [*ks, problem(t + dt, y1)], theta)
+
+    def _inner(
+        self, problem: Any, t: Array, dt: Array, y0: PyTree, y1: PyTree, ks: list[PyTree], theta: Array
+    ) -> PyTree:
+        ks = _extended(ks, self.a_dense, self.c_dense, problem, t, dt, y0)
         if self.weights is None:
-            return hermite(theta, dt, y, y1, ks[0], ks[-1])
-        return axpy(y, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
+            return hermite(theta, dt, y0, y1, ks[0], ks[len(self.b)])
+        return axpy(y0, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
 
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
         return _extended([k0], self.a, self.c[1:], problem, t, dt, y)
