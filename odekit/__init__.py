@@ -17,6 +17,7 @@ from odekit.samplers.grids import time_grid
 from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check, finite_or
 from odekit.solve import solve
+from odekit.solvers.dop853 import DOP853
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock, Rosenbrock23
 from odekit.solvers.runge_kutta import RungeKutta
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AutoSwitch",
     "Bosh3",
+    "DOP853",
     "Denoiser",
     "Dopri5",
     "Dopri8",
