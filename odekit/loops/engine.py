@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.loops.adaptive import Lanes, Loop, advance, blank_rows, record, running, start, used_rows
+from odekit.control import PID
+from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, running, start, used_rows
+from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
 from odekit.loops.record import Raw, Rows, Span
@@ -47,16 +49,18 @@ class Program(NamedTuple):
         fenced: whether stage values stand behind a fence.
         one_kernel: whether the loop is compiled into one function.
         attached: whether step lengths carry the tangent of the interval (forward mode).
+        events: what is watched, as functions of `(free.field, t, y)` of one lane.
     """
 
     fn: Callable[..., PyTree]
     method: Callable[[PyTree], PyTree]
-    control: Callable[[PyTree], PyTree]
+    control: Callable[[PyTree], PID]
     max_steps: int
     width: int
     fenced: bool
     one_kernel: bool = False
     attached: bool = False
+    events: tuple[Watched, ...] = ()
 
     def compiled(self, go: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """Return a loop over time as one function on CPU where that is asked for and can be.
@@ -68,18 +72,31 @@ class Program(NamedTuple):
     def loop(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> Loop:
         """Return the loop over `lanes` lanes."""
         free = lanes_last(free, flags)
-        count, bounds = len(jax.tree.leaves(free.field)), jax.tree.leaves(free.control)
-        shared = [not flag and x.ndim > 0 for x, flag in zip(bounds, flags[len(flags) - len(bounds) :], strict=True)]
-        bounds = [x[..., None] if alike else x for x, alike in zip(bounds, shared, strict=True)]
-        control = self.control(jax.tree.unflatten(jax.tree.structure(free.control), bounds))
+        control = self.controller(free, flags)
+        field, events = self.lifted(lanes, flags, free)
         return Loop(
             method=self.method(free.method),
             control=control,
-            field=lift(self.fn, lanes, free.field, flags[:count]),
-            span=Span.of(last.t0, last.t1),
+            field=field,
+            span=Span.of(last.t0, last.t1, control.jumps),
             fenced=self.fenced,
             attached=self.attached,
+            events=events,
         )
+
+    def controller(self, free: Free, flags: tuple[bool, ...]) -> PID:
+        """Return the controller over lanes; `free` has flagged lanes trailing."""
+        bounds = jax.tree.leaves(free.control)
+        shared = [not flag and x.ndim > 0 for x, flag in zip(bounds, flags[len(flags) - len(bounds) :], strict=True)]
+        bounds = [x[..., None] if alike else x for x, alike in zip(bounds, shared, strict=True)]
+        return self.control(jax.tree.unflatten(jax.tree.structure(free.control), bounds))
+
+    def lifted(self, lanes: int, flags: tuple[bool, ...], free: Free) -> tuple[Field, tuple[Watched, ...]]:
+        """Return the field and the events over lanes; `free` has flagged lanes trailing."""
+        flags = flags[: len(jax.tree.leaves(free.field))]
+        over = partial(lift, lanes=lanes, free=free.field, flags=flags)
+        events = [e._replace(fn=over(e.fn), apply=e.apply and over(e.apply)) for e in self.events]
+        return over(self.fn), tuple(events)
 
     def run(self) -> Engine:
         """Return the engine that goes to the end and keeps nothing.
@@ -145,7 +162,7 @@ class Program(NamedTuple):
 
         def only_run(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, Rows], tuple[()]]:
             end, _ = self.run()(lanes, flags, last, free)
-            return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every)), ()
+            return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every, end.event)), ()
 
         if most is None:
             return in_blocks(engine, self.width)
@@ -176,7 +193,8 @@ def raw(lanes: Lanes) -> Raw:
         return n + jnp.zeros_like(lanes.accepted)
 
     s = lanes.s + lanes.clock[1]
-    return Raw(lanes.y, s, lanes.dt, lanes.code, lanes.accepted, lanes.tried, shared(used_rows(lanes)))
+    event = jnp.where(lanes.dt == 0, lanes.watch.event, -1) if lanes.watch else None
+    return Raw(lanes.y, s, lanes.dt, lanes.code, lanes.accepted, lanes.tried, shared(used_rows(lanes)), event)
 
 
 def block_width(y: PyTree, default: int = 256, budget: int = 1 << 20) -> int:

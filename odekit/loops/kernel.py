@@ -76,7 +76,9 @@ def one_kernel(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
 
     def small(*given: Array) -> list[Array]:
         call = jax.jit(lambda *given: (run(*given), given))
-        return set_xla_metadata(call(*lax.optimization_barrier(given)), **{MARK: "true", "inlineable": "false"})[0]
+        out: Any = call(*lax.optimization_barrier(given))
+        marked: Any = set_xla_metadata(out, **{MARK: "true", "inlineable": "false"})
+        return marked[0]
 
     out = run(*given) if refusal(traced.jaxpr) else lax.platform_dependent(*given, cpu=small, default=run)
     return jax.tree.unflatten(jax.tree.structure(shape), out)

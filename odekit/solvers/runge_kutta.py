@@ -85,7 +85,7 @@ class RungeKutta(Method):
         y1 = problem.combine(y, dt, self.b, ks)
         k1 = problem(t + dt, y1)
         err = None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
-        return Step(y1, err, k1)
+        return Step(y1, err, k1, partial(self._inner, dt, y, y1, [*ks, k1]))
 
     def pullback(self, bind: Bind, free: PyTree, t: Array, dt: Array, y: PyTree, bar: PyTree) -> Pulled:
         """Walk the stages back, the sums of cotangents behind fences as those of the stages are.
@@ -104,7 +104,7 @@ class RungeKutta(Method):
         out = Pulled(bar, jnp.zeros_like(t), jnp.zeros_like(dt), jax.tree.map(jnp.zeros_like, free))
         later = []  # cotangents of the stage values, the last first
         for i in reversed(range(len(ks))):
-            column = [self.b[i], *[self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))]]
+            column = (self.b[i], *(self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))))
             rate = problem.fence(partial(lincomb, column, [bar, *later]), bar)
             at_free, at_t, at_y = pulls[i](scale(dt, rate))
             later.append(at_y)
@@ -120,10 +120,12 @@ class RungeKutta(Method):
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
         ks = self._stages(problem, t, dt, y, problem(t, y))
         y1 = axpy(y, dt, self.b, ks)
-        ks.append(problem(t + dt, y1))
+        return self._inner(dt, y, y1, [*ks, problem(t + dt, y1)], theta)
+
+    def _inner(self, dt: Array, y0: PyTree, y1: PyTree, ks: list[PyTree], theta: Array) -> PyTree:
         if self.weights is None:
-            return hermite(theta, dt, y, y1, ks[0], ks[-1])
-        return axpy(y, dt, tuple(_polynomial(row, theta) for row in self.weights), ks)
+            return hermite(theta, dt, y0, y1, ks[0], ks[-1])
+        return axpy(y0, dt, tuple(_polynomial(row, theta) for row in self.weights), ks)
 
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
         ks = [k0]
