@@ -104,7 +104,8 @@ def solve(
             raise ValueError(f"`{given}` was given with a method of another library; drop it, or call diffeqsolve.")
         return solve_by(
             method, problem, y0, t0, t1, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
-            dt0=dt0, saveat=saveat, adjoint=adjoint, max_steps=max_steps, throw=throw,
+            dt0=dt0, saveat=saveat, adjoint=adjoint, event=event, max_steps=max_steps,
+            throw=throw,
         )  # fmt: skip
     request = prepare(
         problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,

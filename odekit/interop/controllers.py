@@ -29,6 +29,8 @@ class Limited(eqx.Module):
     atol = property(lambda self: self.pid.atol)
     dt_min = property(lambda self: self.pid.dt_min)
     dt_max = property(lambda self: self.pid.dt_max)
+    stops = property(lambda self: self.pid.stops)
+    jumps = property(lambda self: self.pid.jumps)
 
     def init(self, t: Array) -> PyTree:
         """Return the memory of the controller."""
@@ -54,7 +56,7 @@ class Steady(eqx.Module):
     A state that is not finite ends the lane at once.
     """
 
-    rtol = atol = dt_max = None
+    rtol = atol = dt_max = stops = jumps = None
     dt_min = float("inf")
 
     def init(self, t: Array) -> PyTree:

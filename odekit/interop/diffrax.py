@@ -88,13 +88,13 @@ def diffeqsolve(
 ) -> diffrax.Solution:
     """Solve what `diffrax.diffeqsolve` solves, with the same arguments and the same `diffrax.Solution` back.
 
-    An `ODETerm` with an explicit Runge-Kutta solver, `PIDController`, `ConstantStepSize` or `StepTo` runs in odekit's
-    loop: under `jax.vmap` all solves are lanes of one loop, each with its own steps. Anything else goes to diffrax as
+    An `ODETerm` with an explicit Runge-Kutta solver and `PIDController`, `ClipStepSizeController` of one,
+    `ConstantStepSize` or `StepTo` runs in odekit's loop: under `jax.vmap` all solves are lanes of one loop, each with its own steps. Anything else goes to diffrax as
     it is, and the logger "odekit" says once which argument was the reason.
 
-    Steps are diffrax's, adaptive ones to the float32 of the controller, with three exceptions: without `dt0` the first
-    one is estimated (diffrax 0.7 takes 0.01 whatever the problem), within 1 % of t1 the last one goes there, and
-    constant steps over traced times all have one length. Between steps a method is read by its own interpolant or by
+    Steps are diffrax's, adaptive ones to the float32 of the controller, but for this: without `dt0` the first
+    one is estimated (diffrax 0.7 takes 0.01 whatever the problem), within 1 % of t1 or of a clipping time a step goes
+    there (and does not shorten the next), and constant steps over traced times all have one length. Between steps a method is read by its own interpolant or by
     the cubic Hermite with the slopes of both ends; `sol.derivative(t)` is the vector field at `sol.evaluate(t)`. A
     field or state that is not finite ends the solve there with `RESULTS.nonfinite`, a step below what time can resolve
     with `RESULTS.dt_min_reached`; complex states bring no warning.
@@ -208,7 +208,7 @@ def _steps(call: Call, dtype: Any) -> dict[str, Any]:
     """Return how steps are chosen, as arguments of our own."""
     method = translate.method_of(call.solver)
     if call.adaptive:
-        controller = translate.controller_of(call.stepsize_controller)
+        controller = translate.controller_of(call)
         return {"method": method, "controller": controller, "dt0": translate.first_of(call, dtype)}
     lengths = translate.grid_of(call)
     if lengths is None:
@@ -221,7 +221,7 @@ def _steps(call: Call, dtype: Any) -> dict[str, Any]:
 
 def _steady(call: Call, field: Field, request: Request) -> Request:
     """Return the request with steps of one length, which need no error estimate."""
-    bundle, static = split((as_problem(field), call.args, Steady()), numbers=True)
+    bundle, static = split((as_problem(field), call.args, Steady(), ()), numbers=True)
     own, method = split(translate.method_of(call.solver), numbers=False)
     return Request(
         request.spec._replace(bundle=static, method=method), request.arrays._replace(bundle=bundle, method=own)

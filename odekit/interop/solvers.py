@@ -44,6 +44,7 @@ def _solve_by_diffrax(
     rtol: PyTree,
     atol: PyTree,
     controller: PID | None,
+    event: Any,
     throw: bool | str,
     **options: Any,
 ) -> Solution:
@@ -52,6 +53,10 @@ def _solve_by_diffrax(
     Statistics count no evaluations. A failure without a code of ours is `UNDERFLOW`, and is raised in diffrax's words.
     """
     problem, pid = as_problem(problem), PID(rtol, atol) if controller is None else controller
+    if event is not None:
+        raise TypeError(
+            f"`event` was given with `method` {type(solver).__name__} of diffrax; call diffeqsolve instead."
+        )
     terms = _terms(problem, solver)
     request = prepare(problem, y0, t0, t1, _STAND_IN, args, controller=pid, **options)
     kind = type(solver).__name__
@@ -117,10 +122,12 @@ def _with_newton(solver: Any, pid: PID, fixed: bool) -> Any:
 def _controller(request: Request, pid: PID) -> Any:
     spec, arrays = request
     if spec.n_steps is None:
-        return diffrax.PIDController(
+        inner = diffrax.PIDController(
             pid.rtol, pid.atol, pcoeff=pid.pcoeff, icoeff=pid.icoeff, dcoeff=pid.dcoeff, dtmin=pid.dt_min,
             dtmax=pid.dt_max, force_dtmin=False, factormin=pid.factor_min, factormax=pid.factor_max, safety=pid.safety,
         )  # fmt: skip
+        marked = pid.stops is not None or pid.jumps is not None
+        return diffrax.ClipStepSizeController(inner, pid.stops, pid.jumps) if marked else inner
     shares = jnp.arange(1, spec.n_steps) / spec.n_steps
     if arrays.fractions is not None:
         shares = jnp.cumsum(arrays.fractions)[:-1]
@@ -172,6 +179,7 @@ def _solution(sol: Any, request: Request, args: PyTree, kind: str) -> Solution:
         result=code,
         event=jnp.full_like(code, -1),
         stats={"accepted": sol.stats["num_accepted_steps"], "rejected": sol.stats["num_rejected_steps"]},
+        event=jnp.full_like(code, -1),
         dense=jax.tree_util.Partial(_read, sol.interpolation) if asked.dense else None,
         method=kind,
     )

@@ -25,6 +25,7 @@ from odekit.typing import PyTree
 
 _GIVEN = ("event", "discrete_terminating_event", "solver_state", "controller_state", "made_jump")
 _SETTINGS = ("pcoeff", "icoeff", "dcoeff", "safety", "factormin", "factormax")
+_MARKS = ("step_ts", "jump_ts")
 UNBOUNDED = 2**31 - 1
 
 
@@ -67,9 +68,15 @@ class Call(NamedTuple):
         return jax.tree.leaves(self.saveat.subs, is_leaf=is_sub)
 
     @property
+    def pid(self) -> Any:
+        """The controller, taken out of one that clips it."""
+        kind = self.stepsize_controller
+        return kind.controller if type(kind) is diffrax.ClipStepSizeController else kind
+
+    @property
     def adaptive(self) -> bool:
         """Whether the error chooses the steps."""
-        return type(self.stepsize_controller) is diffrax.PIDController
+        return type(self.pid) is diffrax.PIDController
 
     @property
     def looped(self) -> bool:
@@ -110,16 +117,27 @@ def promoted(y0: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(leaf, y0)
 
 
-def controller_of(pid: Any) -> Limited:
-    """Return our controller with the fields of a `PIDController`."""
+def controller_of(call: Call) -> Limited:
+    """Return our controller with the fields of a `PIDController` and the times that it is clipped to."""
+    pid = call.pid
     p, i, d, safety, low, high = (float(getattr(pid, name)) for name in _SETTINGS)
-    inner = PID(pid.rtol, pid.atol, p, i, d, safety, low, high, dt_min=pid.dtmin, dt_max=pid.dtmax)
+    stops, jumps = (_inside(getattr(call.stepsize_controller, name, None), call) for name in _MARKS)
+    inner = PID(pid.rtol, pid.atol, p, i, d, safety, low, high, pid.dtmin, pid.dtmax, stops, jumps)
     return Limited(inner, None if pid.error_order is None else float(pid.error_order))
+
+
+def _inside(times: Any, call: Call) -> np.ndarray | None:
+    """Return the times strictly inside the interval, in the direction of the solve."""
+    if times is None:
+        return None
+    t0, t1, times = float(call.t0), float(call.t1), np.asarray(times, float)
+    times = np.unique(times[(times > min(t0, t1)) & (times < max(t0, t1))])
+    return (times if t0 < t1 else times[::-1]) if times.size else None
 
 
 def first_of(call: Call, dtype: Any) -> Any:
     """Return the length of the first adaptive step within the controller's limits, None where it is not given."""
-    low, high = call.stepsize_controller.dtmin, call.stepsize_controller.dtmax
+    low, high = call.pid.dtmin, call.pid.dtmax
     if call.dt0 is None or (low is None and high is None):
         return call.dt0
     length = jnp.abs(jnp.asarray(call.dt0, dtype))
@@ -199,8 +217,8 @@ def _of_times(call: Call) -> str | None:
 
 def _of_controller(call: Call) -> str | None:
     kind = call.stepsize_controller
-    if type(kind) is diffrax.PIDController:
-        return _of_pid(call, kind)
+    if call.adaptive:
+        return _of_pid(call, call.pid) or _of_marks(call, kind)
     if type(kind) not in (diffrax.ConstantStepSize, diffrax.StepTo):
         return f"`stepsize_controller` is {_name(kind)}"
     if (call.dt0 is None) == (type(kind) is diffrax.ConstantStepSize):
@@ -236,6 +254,18 @@ def _of_pid(call: Call, pid: Any) -> str | None:
     if all(x is not None and not np.any(x > 0) for x in tolerances):
         return "`stepsize_controller` has no positive tolerance"
     return None
+
+
+def _of_marks(call: Call, kind: Any) -> str | None:
+    if kind is call.pid:
+        return None
+    given = next((n for n in ("store_rejected_steps", "callback_on_reject") if getattr(kind, n) is not None), None)
+    if given is not None:
+        return f"`stepsize_controller` has {given}"
+    marks = [getattr(kind, name) for name in _MARKS]
+    if any(x is not None and errors.concrete(x) is None for x in (call.t0, call.t1, *marks)):
+        return "`stepsize_controller` has times that are traced, or lie in an interval that is"
+    return "`saveat` asks for the made_jump" if call.saveat.made_jump else None
 
 
 def _of_saving(call: Call) -> str | None:

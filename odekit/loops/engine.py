@@ -61,7 +61,6 @@ class Program(NamedTuple):
     fenced: bool
     one_kernel: bool = False
     attached: bool = False
-    events: tuple[Watched, ...] = ()
     apart: bool = True
     events: tuple[Watched, ...] = ()
 

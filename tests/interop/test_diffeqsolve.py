@@ -90,6 +90,22 @@ def test_steps_to_given_times():
     close((ours.ts, ours.ys), (theirs.ts, theirs.ys))
 
 
+@pytest.mark.parametrize("t1", [1.5, -1.5], ids=["forwards", "backwards"])
+def test_steps_end_at_given_times_and_jumps(t1):
+    """A force that is switched at 0.7: without the jump there are steps that are rejected around it."""
+    sign, times = np.sign(t1), np.sign(t1) * jnp.array([0.3, 9.0])
+    term = diffrax.ODETerm(lambda t, y, args: jnp.where(sign * t < 0.7, 1.0, -1.0) - args * y)
+    clip = diffrax.ClipStepSizeController(PID, step_ts=times, jump_ts=sign * jnp.array([0.7]))
+    ours, theirs = both(diffrax.Tsit5(), t1, 0.1 * sign, term=term, stepsize_controller=clip, max_steps=60,
+                        saveat=diffrax.SaveAt(steps=True))  # fmt: skip
+    assert {sign * 0.3, sign * 0.7, t1} <= set(np.asarray(ours.ts).tolist())
+    n, m = (int(sol.stats["num_accepted_steps"]) for sol in (ours, theirs))
+    np.testing.assert_allclose(ours.ys[n - 1], theirs.ys[m - 1], rtol=1e-6)
+    assert n <= m
+    plain = ok.diffeqsolve(term, diffrax.Tsit5(), 0.0, t1, 0.1 * sign, Y0, 4.0, stepsize_controller=PID)
+    assert int(plain.stats["num_steps"]) > int(ours.stats["num_steps"])
+
+
 def test_fixed_steps_over_traced_times_agree_with_known_ones():
     def run(t1):
         return ok.diffeqsolve(TERM, diffrax.Heun(), 0.0, t1, 0.1, Y0, 4.0, engine="odekit", max_steps=30)
@@ -256,8 +272,8 @@ OBSTACLES = [
     ({"dt0": -0.1}, "`dt0` does not lead from t0 to t1"),
     ({"args": [{1, 2}]}, "`args` holds something that is neither an array nor hashable"),
     (
-        {"stepsize_controller": diffrax.ClipStepSizeController(PID, step_ts=jnp.array([0.5]))},
-        "`stepsize_controller` is ClipStepSizeController",
+        {"stepsize_controller": diffrax.ClipStepSizeController(PID, store_rejected_steps=3)},
+        "`stepsize_controller` has store_rejected_steps",
     ),
     (
         {"stepsize_controller": diffrax.PIDController(1e-3, 1e-6, norm=lambda y: jnp.max(jnp.abs(y)))},
