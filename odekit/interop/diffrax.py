@@ -89,15 +89,17 @@ def diffeqsolve(
     """Solve what `diffrax.diffeqsolve` solves, with the same arguments and the same `diffrax.Solution` back.
 
     An `ODETerm` with an explicit Runge-Kutta solver and `PIDController`, `ClipStepSizeController` of one,
-    `ConstantStepSize` or `StepTo` runs in odekit's loop: under `jax.vmap` all solves are lanes of one loop, each with its own steps. Anything else goes to diffrax as
-    it is, and the logger "odekit" says once which argument was the reason.
+    `ConstantStepSize` or `StepTo` runs in odekit's loop: under `jax.vmap` all solves are lanes of one loop, each with
+    its own steps. Anything else goes to diffrax as it is, and the logger "odekit" says once which argument was the
+    reason.
 
-    Steps are diffrax's, adaptive ones to the float32 of the controller, but for this: without `dt0` the first
-    one is estimated (diffrax 0.7 takes 0.01 whatever the problem), within 1 % of t1 or of a clipping time a step goes
-    there (and does not shorten the next), and constant steps over traced times all have one length. Between steps a method is read by its own interpolant or by
-    the cubic Hermite with the slopes of both ends; `sol.derivative(t)` is the vector field at `sol.evaluate(t)`. A
-    field or state that is not finite ends the solve there with `RESULTS.nonfinite`, a step below what time can resolve
-    with `RESULTS.dt_min_reached`; complex states bring no warning.
+    Steps are diffrax's, adaptive ones to the float32 of the controller, but for this: without `dt0` the first one is
+    estimated (diffrax 0.7 takes 0.01 whatever the problem), within 1 % of t1 or of a clipping time a step goes there
+    (and does not shorten the next), and constant steps over traced times all have one length. Between steps a method
+    is read by its own interpolant or by the cubic Hermite with the slopes of both ends; `sol.derivative(t)` is the
+    vector field at `sol.evaluate(t)`. A field or state that is not finite ends the solve there with
+    `RESULTS.nonfinite`, a step below what time can resolve with `RESULTS.dt_min_reached`; complex states bring no
+    warning.
 
     Args:
         terms: a term, or a pytree of terms.

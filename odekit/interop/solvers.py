@@ -179,7 +179,6 @@ def _solution(sol: Any, request: Request, args: PyTree, kind: str) -> Solution:
         result=code,
         event=jnp.full_like(code, -1),
         stats={"accepted": sol.stats["num_accepted_steps"], "rejected": sol.stats["num_rejected_steps"]},
-        event=jnp.full_like(code, -1),
         dense=jax.tree_util.Partial(_read, sol.interpolation) if asked.dense else None,
         method=kind,
     )
