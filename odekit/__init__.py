@@ -4,14 +4,17 @@ A solver is a pytree of coefficients, and running it is a pure function.
 """
 
 from odekit import adjoint, learn, neural, samplers, schedules
+from odekit.checkpoint import checkpointed
+from odekit.citations import cite
 from odekit.control import PID
 from odekit.errors import Result, SolveError
+from odekit.event import Event
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.grids import time_grid
 from odekit.samplers.sample import sample
-from odekit.solution import SaveAt, Solution, check
+from odekit.solution import SaveAt, Solution, check, finite_or
 from odekit.solve import solve
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock, Rosenbrock23
@@ -33,6 +36,7 @@ __all__ = [
     "ETDRK4",
     "Euler",
     "EulerMaruyama",
+    "Event",
     "Heun",
     "Krogstad4",
     "Midpoint",
@@ -54,7 +58,10 @@ __all__ = [
     "Tsit5",
     "adjoint",
     "check",
+    "checkpointed",
+    "cite",
     "finish",
+    "finite_or",
     "guided",
     "init",
     "learn",

@@ -34,6 +34,10 @@ class PID(eqx.Module):
         factor_max: largest growth of one step.
         dt_min: steps are not refined below this length (None: what the time can resolve).
         dt_max: longest step allowed, in units of t.
+        stops: (n,) increasing times that a step must end at (decreasing where the solve runs backwards); None for none.
+            They are constants to every derivative.
+        jumps: (n,) likewise, times where the vector field is discontinuous: a step ends there by the field's limit from
+            before, and the next begins by the limit from after, without memory of earlier errors.
 
     Example:
         >>> PID(rtol=1e-8, atol=1e-8, pcoeff=0.4, icoeff=0.3).gains
@@ -52,6 +56,8 @@ class PID(eqx.Module):
     factor_max: float = eqx.field(static=True, default=10.0)
     dt_min: Scalar | None = None
     dt_max: Scalar | None = None
+    stops: PyTree = None
+    jumps: PyTree = None
 
     def __check_init__(self) -> None:
         if not 0 < self.factor_min < 1 < self.factor_max:
@@ -79,7 +85,7 @@ class PID(eqx.Module):
         ok = square <= 1
         log_e = 0.5 * _log2(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
         exponent = sum(-b / order * e for b, e in zip(self.gains, (log_e, *memory), strict=False) if b)
-        factor = jnp.clip(self.safety * _exp2(exponent), self.factor_min, self.factor_max)
+        factor = jnp.clip(self.safety * _exp2(jnp.asarray(exponent)), self.factor_min, self.factor_max)
         factor = jnp.where(jnp.isnan(square), jnp.nan, factor)
         if memory:
             memory = tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory[:-1]), memory, strict=True))
@@ -128,6 +134,8 @@ def mean_square(values: PyTree, size: PyTree, rtol: PyTree, atol: PyTree) -> Arr
 
 def _sum_leading(x: Array) -> Array:
     """Sum over all axes but the last; small sums are written out, since a short reduction vectorises badly."""
+    if any(jax.typeof(x).sharding.spec[:-1]):  # a mesh of Explicit axes splits the state: its parts stay where they are
+        return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if not 0 < rows.shape[0] <= _UNROLL:
         return jnp.sum(rows, axis=0)

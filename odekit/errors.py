@@ -22,6 +22,7 @@ class Result(enum.IntEnum):
     UNDERFLOW = 2
     NONFINITE = 3
     UNFINISHED = 4
+    NO_EVENT = 5
 
 
 _CAUSES = {
@@ -33,6 +34,7 @@ _CAUSES = {
     ),
     Result.NONFINITE: "met a non-finite vector field or state; check the field there or end the interval before it",
     Result.UNFINISHED: "was not run to t1; call step again",
+    Result.NO_EVENT: "met no event that ends it; give a finite t1, or check where the event's function changes sign",
 }
 
 
@@ -40,9 +42,15 @@ class SolveError(RuntimeError):
     """A solve ended before t1; its message names lanes, times and causes."""
 
 
-def sentence(code: int, t: float, lane: str = "The solve") -> str:
+class DamagedError(ValueError):
+    """A file is cut, changed or foreign; its message names it."""
+
+
+def sentence(code: int, t: float, lane: str = "The solve", event: int = -1) -> str:
     """Return what happened to one lane, in words."""
     cause = _CAUSES[Result(int(code))]
+    if event >= 0:
+        return f"{lane} was ended by event {event} at t={t:.6g}."
     return f"{lane} {cause}." if code == Result.SUCCESS else f"{lane} stopped at t={t:.6g}: it {cause}."
 
 
@@ -94,19 +102,17 @@ def check_tolerance(name: str, tol: Any, y: Any) -> None:
             raise ValueError(f"`{name}` has shape {given}, a leaf of y0 has {want}; give a number, or one an entry.")
 
 
-def check_field(y: Any, dy: Any) -> None:
+def check_field(y: Any, dy: Any, name: str = "vector field") -> None:
     """Raise where a vector field's result does not match the state in structure, shapes and dtypes."""
     want, got = jax.tree.structure(y), jax.tree.structure(dy)
     if want != got:
-        raise TypeError(f"the vector field returned the structure {got}, the state y0 has {want}; return one like y.")
+        raise TypeError(f"the {name} returned the structure {got}, the state y0 has {want}; return one like y.")
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(y), jax.tree.leaves(dy), strict=True):
         leaf = f"leaf {jax.tree_util.keystr(path)}" if path else "result"
         if a.shape != b.shape:
-            raise ValueError(
-                f"the vector field's {leaf} has shape {b.shape}, y0 has {a.shape}; return dy shaped like y."
-            )
+            raise ValueError(f"the {name}'s {leaf} has shape {b.shape}, y0 has {a.shape}; return one like y.")
         if a.dtype != b.dtype:
             raise TypeError(
-                f"the vector field's {leaf} has dtype {b.dtype}, y0 has {a.dtype}; cast one of them (are the args or "
+                f"the {name}'s {leaf} has dtype {b.dtype}, y0 has {a.dtype}; cast one of them (are the args or "
                 "constants of the field of another precision?)."
             )

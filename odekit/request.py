@@ -1,6 +1,8 @@
 """Check and convert what `solve` is given, in Python, before anything is compiled."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import eval_jaxpr
+from jax.sharding import AbstractMesh, AxisType, get_abstract_mesh, use_abstract_mesh
 
 from odekit import errors
 from odekit.adjoint.base import Adjoint
 from odekit.adjoint.recorded import Recorded
 from odekit.control import PID
+from odekit.event import Event, as_events, check_value
+from odekit.loops.events import Watched
 from odekit.problem import SDE, Bound, Problem, SemiLinear, as_problem
 from odekit.solution import SaveAt
 from odekit.solvers.base import Method
@@ -24,6 +29,8 @@ from odekit.trees import common_real
 from odekit.typing import PyTree, Scalar
 
 MAX_STEPS = 4096
+HORIZON = 1e30
+"""Where a solve to `t1=inf` gives up its event."""
 _TSIT5, _RECORDED = Tsit5(), Recorded()
 
 
@@ -61,29 +68,72 @@ def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
 
 
 class Traced(NamedTuple):
-    """A vector field `fn(free, t, y)` of one lane that was traced once; every stage evaluates what was traced."""
+    """A function `fn(free, t, y)` of one lane that was traced once; every stage evaluates what was traced.
+
+    Attributes:
+        anywhere: whether it can run inside a `shard_map` that is made after it was traced.
+        consts: which of the closed-over arrays are its own.
+    """
 
     jaxpr: Any
     structure: Any
+    anywhere: bool
+    consts: slice = slice(None)
 
     def __call__(self, free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
-        """Return `dy` at `(t, y)`."""
-        out = eval_jaxpr(self.jaxpr, free[0], *free[1], t, *jax.tree.leaves(y))
+        """Return what it has at `(t, y)`."""
+        out = eval_jaxpr(self.jaxpr, free[0][self.consts], *free[1], t, *jax.tree.leaves(y))
         return jax.tree.unflatten(self.structure, out)
 
 
-def close(problem: Any, t: Array, y: PyTree, args: PyTree) -> tuple[Traced, PyTree]:
-    """Return `fn(free, t, y)` and `free`: the problem as a function of all that it reads, closed over or not."""
-    leaves, static = split((problem, args), numbers=True)
+def close(
+    problem: Any, t: Array, y: PyTree, args: PyTree, events: tuple[Event, ...] = ()
+) -> tuple[Traced, tuple[Watched, ...], PyTree]:
+    """Return `fn(free, t, y)`, the events likewise, and `free`: every array they read, closed-over ones included."""
+    leaves, static = split((problem, args, events), numbers=True)
+    consts: list[Any] = []
 
-    def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
-        own_problem, own_args = static.join(leaves)
-        return own_problem(t, y, own_args)
+    def trace(pick: Callable[[Any, Any], Any], check: Callable[[PyTree], None]) -> Traced:
+        def flat(leaves: list[Any], t: Array, y: PyTree) -> PyTree:
+            own_problem, own_args, own_events = static.join(leaves)
+            return pick(own_problem, own_events)(t, y, own_args)
 
-    traced, shape = jax.make_jaxpr(flat, return_shape=True)(leaves, t, y)
-    errors.check_field(y, shape)
-    fn = Traced(traced.jaxpr, jax.tree.structure(shape))
-    return fn, ([jnp.asarray(x) for x in traced.consts], [jnp.asarray(x) for x in leaves])
+        (traced, shape), anywhere = _traced(flat, leaves, t, y)
+        check(shape)
+        mine = slice(len(consts), len(consts) + len(traced.consts))
+        consts.extend(jnp.asarray(x) for x in traced.consts)
+        return Traced(traced.jaxpr, jax.tree.structure(shape), anywhere, mine)
+
+    fn = trace(lambda problem, events: problem, partial(errors.check_field, y))
+    watched = []
+    for i, event in enumerate(events):
+        value = trace(lambda problem, events, i=i: events[i].fn, check_value)
+        after = partial(errors.check_field, y, name="event's `apply`")
+        apply = event.apply and trace(lambda problem, events, i=i: events[i].apply, after)
+        watched.append(Watched(value, apply, event.sign, event.terminal))
+    return fn, tuple(watched), (consts, [jnp.asarray(x) for x in leaves])
+
+
+def _traced(fn: Any, *arrays: PyTree) -> tuple[Any, bool]:
+    """Return the jaxpr of `fn` with the shapes of what it returns, and whether it can run anywhere.
+
+    JAX evaluates a jaxpr on the mesh it was traced on, while each device's own loop sees that mesh from inside. Where a
+    mesh of Explicit axes splits nothing that `fn` reads, it is therefore traced as for no mesh; a field that closes
+    over arrays of the mesh stays what it is.
+    """
+    kinds = [jax.typeof(x) for x in jax.tree.leaves(arrays)]
+    meshes = [get_abstract_mesh(), *[kind.sharding.mesh for kind in kinds]]
+    if not any(AxisType.Explicit in mesh.axis_types for mesh in meshes):
+        return jax.make_jaxpr(fn, return_shape=True)(*arrays), True
+    if not any(any(kind.sharding.spec) for kind in kinds):
+        bare = [jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type) for kind in kinds]
+        with use_abstract_mesh(AbstractMesh((), ())):
+            out = jax.make_jaxpr(fn, return_shape=True)(*jax.tree.unflatten(jax.tree.structure(arrays), bare))
+        jaxpr = out[0].jaxpr
+        read = [*jaxpr.constvars, *[x for eqn in jaxpr.eqns for x in eqn.outvars]]
+        if all(x.aval.sharding.mesh.empty for x in read):
+            return out, True
+    return jax.make_jaxpr(fn, return_shape=True)(*arrays), False
 
 
 class Spec(NamedTuple):
@@ -96,6 +146,7 @@ class Spec(NamedTuple):
     keep_rows: bool
     n_steps: int | None
     max_steps: int
+    endless: bool = False
 
 
 class Arrays(NamedTuple):
@@ -134,6 +185,7 @@ def prepare(
     dt: Scalar | None = None,
     dt0: Scalar | None = None,
     saveat: Any = None,
+    event: Any = None,
     adjoint: Adjoint | None = None,
     key: Array | None = None,
     max_steps: int | None = None,
@@ -142,13 +194,21 @@ def prepare(
     problem = as_problem(problem)
     y0 = jax.tree.map(_state_leaf, y0)
     dtype = common_real(y0)
-    t0, t1 = _time("t0", t0, dtype), _time("t1", t1, dtype)
+    events = as_events(event)
+    t0 = _time("t0", t0, dtype)
+    endless = any(e.terminal for e in events) and errors.concrete(t1) is not None and bool(np.isinf(t1))
+    t1 = _time("t1", np.copysign(HORIZON, t1) if endless else t1, dtype)
     saveat = saveat if isinstance(saveat, SaveAt) else SaveAt(ts=saveat)
     save_ts = None if saveat.ts is None else _save_times(saveat.ts, t0, t1, dtype)
     fractions, n_steps = _grid(n_steps, dt, t0, t1, dtype)
     method = _default_method(problem, n_steps) if method is None else method
     _check_method(problem, method, n_steps, key)
     controller = PID(rtol, atol) if controller is None else controller
+    controller = _check_marks(controller, t0, t1, dtype)
+    if n_steps is not None and (events or controller.stops is not None or controller.jumps is not None):
+        raise ValueError(
+            "`event`, `stops` or `jumps` were given with a fixed grid; they need adaptive steps: drop n_steps or dt."
+        )
     if n_steps is None:
         controller = _check_tolerances(controller, y0, dtype)
     steps = MAX_STEPS if max_steps is None else max_steps
@@ -156,22 +216,20 @@ def prepare(
         raise ValueError(f"`max_steps` was {max_steps!r}; it must be positive, a Python int.")
     if n_steps is not None and fractions is None:
         method = _prepare_on_host(problem, method, y0, t0, t1, n_steps)
-    arrays, static = split((problem, args, controller), numbers=True)
+    arrays, static = split((problem, args, controller, events), numbers=True)
     method_arrays, method_static = split(method, numbers=False)
     asked = saveat if saveat.ts is None else eqx.tree_at(lambda s: s.ts, saveat, None)
-    spec = Spec(static, method_static, adjoint or _RECORDED, asked, saveat.rows, n_steps, steps)
+    spec = Spec(static, method_static, adjoint or _RECORDED, asked, saveat.rows, n_steps, steps, endless)
     step = None if dt0 is None else _first_length(dt0, t0, t1, dtype)
     return Request(spec, Arrays(y0, t0, t1, step, save_ts, fractions, key, arrays, method_arrays))
 
 
-def check_order(problem: Any, y0: PyTree, event: Any) -> None:
-    """Raise where another library's order of arguments was used, or an event was given."""
+def check_order(problem: Any, y0: PyTree) -> None:
+    """Raise where another library's order of arguments was used."""
     if isinstance(y0, Method) or type(y0).__module__.startswith("diffrax"):
         raise TypeError("`y0` was a solver: the order is solve(problem, y0, t0, t1, method); diffrax's differs.")
     if type(problem).__module__.startswith("diffrax"):
         raise TypeError("`problem` was a diffrax term; give its vector field f(t, y, args).")
-    if event is not None:
-        raise ValueError("`event` was given; events are not available yet: end the interval there instead.")
 
 
 def _state_leaf(x: Any) -> Array:
@@ -195,21 +253,45 @@ def _time(name: str, t: Any, dtype: Any) -> Array:
 
 def _save_times(ts: Any, t0: Array, t1: Array, dtype: Any) -> Array:
     ts = jnp.asarray(ts).astype(dtype)
-    known = [errors.concrete(x) for x in (ts, t0, t1)]
-    if all(x is not None for x in known):
-        times, first, end = (np.asarray(x, float) for x in known)
-        direction = -1 if end < first else 1
-        steps = direction * np.diff(times)
-        if np.any(steps < 0):
-            i = int(np.argmax(steps < 0))
-            verb = "increase" if direction > 0 else "decrease"
-            raise ValueError(f"`ts` must {verb}: ts[{i + 1}]={times[i + 1]:g} follows ts[{i}]={times[i]:g}; sort it.")
-        outside = (direction * (times - first) < 0) | (direction * (times - end) > 0)
-        if np.any(outside):
-            raise ValueError(
-                f"`ts` must lie between t0={first:g} and t1={end:g}: it holds {times[outside][0]:g}; move t1."
-            )
+    check_times("ts", ts, t0, t1)
     return ts
+
+
+def _check_marks(pid: PID, t0: Array, t1: Array, dtype: Any) -> PID:
+    """Return the controller with stops and jumps as arrays of times; raise where they are no times of the interval."""
+    for name in ("stops", "jumps"):
+        given = getattr(pid, name)
+        if given is None:
+            continue
+        times = given if isinstance(given, jax.Array) else np.asarray(given, float)
+        if times.ndim != 1:
+            raise ValueError(f"`{name}` has shape {times.shape}; give a one-dimensional array of times.")
+        errors.require_finite(name, times, "drop the others")
+        check_times(name, times, t0, t1)
+        times = times.astype(dtype) if times.size else None
+        pid = eqx.tree_at(lambda p, name=name: getattr(p, name), pid, times, is_leaf=lambda x: x is None)
+    return pid
+
+
+def check_times(name: str, ts: Any, t0: Array, t1: Array) -> None:
+    """Raise where known times run against the direction of the solve or lie outside of the interval."""
+    known = [errors.concrete(x) for x in (ts, t0, t1)]
+    if any(x is None for x in known):
+        return
+    times, first, end = (np.asarray(x, float) for x in known)
+    direction = -1 if end < first else 1
+    steps = direction * np.diff(times)
+    if np.any(steps < 0):
+        i = int(np.argmax(steps < 0))
+        verb = "increase" if direction > 0 else "decrease"
+        raise ValueError(
+            f"`{name}` must {verb}: {name}[{i + 1}]={times[i + 1]:g} follows {name}[{i}]={times[i]:g}; sort it."
+        )
+    outside = (direction * (times - first) < 0) | (direction * (times - end) > 0)
+    if np.any(outside):
+        raise ValueError(
+            f"`{name}` must lie between t0={first:g} and t1={end:g}: it holds {times[outside][0]:g}; move t1."
+        )
 
 
 def _grid(n_steps: Any, dt: Any, t0: Array, t1: Array, dtype: Any) -> tuple[Array | None, int | None]:

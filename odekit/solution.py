@@ -17,7 +17,9 @@ class SaveAt(eqx.Module):
     """What a solve saves. Times are in the units of t; `solve(saveat=ts)` means `SaveAt(ts=ts)`.
 
     Args:
-        ts: (n,) times between t0 and t1, in the direction of the solve, repeats allowed; None for none.
+        ts: (n,) times between t0 and t1, in the direction of the solve, repeats allowed; None for none. Traced (under
+            `vmap`, say) it may hold NaN for "no observation": NaN is saved there, without a gradient, so that lanes
+            with different numbers of times can be padded.
         t0: whether the initial state is saved.
         t1: whether the end is saved; by default only where nothing else is.
         steps: whether the end of every accepted step is saved; rows that no step fills hold infinite times and NaN.
@@ -70,12 +72,14 @@ class Solution(eqx.Module):
     Attributes:
         ts: (n,) saved times.
         ys: saved states, leaves (n, ...).
-        y1: the state at the end: at t1, or the last good one of a lane that stopped early.
+        y1: the state at the end: at t1, at the event that ended it, or the last good one of a lane that failed.
         t1: the time of `y1`.
         result: code of how it ended; 0 is success, see `Result`.
         stats: `accepted`, `rejected` and `evaluations` (of the vector field), int32 each.
+        event: int32, which event ended it; -1 where none did.
         dense: what `sol(t)` reads, or None.
         method: name of the method that ran.
+        source: the publication that its numbers come from, see `cite`.
 
     Example:
         >>> import odekit as ok
@@ -89,8 +93,10 @@ class Solution(eqx.Module):
     t1: Array
     result: Array
     stats: dict[str, Array]
+    event: Array
     dense: Callable[[Array], PyTree] | None = None
     method: str = eqx.field(static=True, default="")
+    source: str = eqx.field(static=True, default="")
 
     def __call__(self, t: Any) -> PyTree:
         """Return the state at the time or times `t` of any shape (dense output of a single solve)."""
@@ -105,7 +111,11 @@ class Solution(eqx.Module):
         code, t = np.asarray(self.result)[i], np.asarray(self.t1)[i]
         if code.ndim:
             raise ValueError(f"`i` was {i!r} for lanes of shape {self.result.shape}; give one index an axis.")
-        return errors.sentence(int(code), float(t))
+        told = errors.sentence(int(code), float(t), event=int(np.asarray(self.event)[i]))
+        if code in (errors.Result.SUCCESS, errors.Result.UNFINISHED):
+            return told
+        accepted, rejected = (int(np.asarray(self.stats[name])[i]) for name in ("accepted", "rejected"))
+        return f"{told} It had taken {accepted} steps and rejected {rejected}."
 
 
 def check(sol: Solution) -> Solution:
@@ -132,3 +142,33 @@ def check(sol: Solution) -> Solution:
     if np.any(codes != errors.Result.SUCCESS):
         raise errors.SolveError(errors.summary(codes, ts))
     return sol
+
+
+def finite_or(sol: Solution, fill: PyTree) -> PyTree:
+    """Return the end of a solve, or `fill` where it failed: for likelihoods, samplers and losses that go on.
+
+    Args:
+        sol: a solution, under `vmap` or not.
+        fill: a number, or a pytree like `sol.y1` of numbers or of arrays that broadcast against its leaves.
+
+    Returns:
+        `sol.y1` where `sol.result` is `SUCCESS`, else `fill`, in the dtypes of `sol.y1`. No gradient flows back into
+        a lane that failed, and none of its values into another.
+
+    Raises:
+        ValueError: `fill` has another structure than `sol.y1`.
+
+    Example:
+        >>> import odekit as ok
+        >>> pole = ok.solve(lambda t, y, args: y**2, 1.0, 0.0, 2.0, throw=False)
+        >>> float(finite_or(pole, -1.0))
+        -1.0
+    """
+    good = sol.result == int(errors.Result.SUCCESS)
+
+    def pick(y: Array, value: Any) -> Array:
+        mask = good.reshape(good.shape + (1,) * (y.ndim - good.ndim))
+        return jnp.where(mask, y, jnp.asarray(value).astype(y.dtype))
+
+    one = jax.tree.structure(fill) == jax.tree.structure(0)
+    return jax.tree.map(lambda y: pick(y, fill), sol.y1) if one else jax.tree.map(pick, sol.y1, fill)

@@ -1,6 +1,6 @@
 """The front door: check, convert, bind, pick the loop and the adjoint, wrap up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,12 @@ from jax import Array
 from odekit import errors, stepping
 from odekit.adjoint.base import Adjoint
 from odekit.control import PID
+from odekit.event import Event
 from odekit.loops import fixed, saving
 from odekit.loops.brownian import increments
 from odekit.loops.engine import Free, Last
+from odekit.loops.events import Watched
+from odekit.loops.landing import move_end
 from odekit.loops.lanes import varying
 from odekit.loops.record import Raw, Rows, Span
 from odekit.problem import Bound, Lifted
@@ -39,7 +42,7 @@ def solve(
     dt: Scalar | None = None,
     dt0: Scalar | None = None,
     saveat: Any = None,
-    event: None = None,
+    event: Event | Sequence[Event] | None = None,
     adjoint: Adjoint | None = None,
     key: Array | None = None,
     max_steps: int | None = None,
@@ -68,7 +71,7 @@ def solve(
             `t1 - t0`.
         dt0: length of the first adaptive step; default from the size of the solution and its derivatives.
         saveat: None for the end alone, an array of times, or a `SaveAt`.
-        event: not available yet; must be None.
+        event: an `Event` or several, for an adaptive solve: `t1` may then be infinite.
         adjoint: how derivatives of an adaptive solve are taken; default `adjoint.Recorded()`. Fixed grids are
             differentiated through their scan, step by step recomputed, in any mode.
         key: PRNG key of the noise of an SDE.
@@ -93,10 +96,10 @@ def solve(
 
     Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.4.
     """
-    check_order(problem, y0, event)
+    check_order(problem, y0)
     request = prepare(
         problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
-        dt0=dt0, saveat=saveat, adjoint=adjoint, key=key, max_steps=max_steps,
+        dt0=dt0, saveat=saveat, event=event, adjoint=adjoint, key=key, max_steps=max_steps,
     )  # fmt: skip
     sol = run(*request) if progress is None else _watched(problem, request, args, progress)
     if throw == "traced":
@@ -114,7 +117,7 @@ def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[i
     while int(state.result) == errors.Result.UNFINISHED:
         state = stepping.step(problem, state, n=256, args=args)
         share = float((state.t - state.t0) / (state.t1 - state.t0))
-        progress(int(1000 * share), 1000, f"t={float(state.t):.4g}, {int(state.lanes.accepted)} steps")
+        progress(int(1000 * share), 1000, f"t={float(state.t):.4g}, {int(state.accepted)} steps")
     return stepping.finish(state, throw=False)
 
 
@@ -122,17 +125,19 @@ def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[i
 def run(spec: Spec, arrays: Arrays) -> Solution:
     """Run a checked request."""
     arrays = varying(arrays)
-    problem, args, controller = spec.bundle.join(arrays.bundle)
+    problem, args, controller, events = spec.bundle.join(arrays.bundle)
     method = spec.method.join(arrays.method)
     if spec.n_steps is None:
-        return _adaptive(spec, arrays, problem, args, controller, method)
+        return _adaptive(spec, arrays, problem, args, controller, events, method)
     return _fixed(spec, spec.n_steps, arrays, problem, args, method)
 
 
-def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller: PID, method: Method) -> Solution:
-    fn, free = close(problem, arrays.t0, arrays.y0, args)
-    control_arrays, control = split(controller, numbers=True)
-    program = stepping.program_of(fn, spec.method, control, spec.max_steps, arrays.y0)
+def _adaptive(
+    spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller: PID, events: tuple[Event, ...], method: Method
+) -> Solution:
+    fn, watched, free = close(problem, arrays.t0, arrays.y0, args, events)
+    control_arrays, _ = split(controller, numbers=True)
+    program = stepping.program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
     raw, rows = spec.adjoint(program, spec.keep_rows)(last, Free(free, arrays.method, control_arrays))
@@ -140,7 +145,10 @@ def _adaptive(spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller
     def bind(free: PyTree) -> Lifted:
         return Lifted(partial(fn, free), None)
 
-    return _wrap(spec, arrays, raw, rows, bind, free, method, args, starts=1 if arrays.dt0 is not None else 2)
+    if watched:
+        raw = _ended(raw, watched, partial(fn, free), free, Span.of(arrays.t0, arrays.t1, controller.jumps))
+    starts = 1 if arrays.dt0 is not None else 2
+    return _wrap(spec, arrays, raw, rows, bind, free, method, args, starts, controller.jumps)
 
 
 def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
@@ -159,6 +167,14 @@ def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, metho
     return _wrap(spec, arrays, raw, rows, bind, leaves, method, args, starts=1)
 
 
+def _ended(raw: Raw, watched: tuple[Watched, ...], field: Any, free: PyTree, span: Span) -> Raw:
+    """Return the end with the derivative of the time of the event that has ended the solve."""
+    own = tuple(e._replace(fn=partial(e.fn, free), apply=None) for e in watched)
+    s = jnp.where(raw.event >= 0, span.share(raw.s), raw.s)
+    t, y = move_end(own, field, raw.event, span.at(s), raw.y)
+    return raw._replace(y=y, s=jnp.where(raw.event >= 0, span.sign * (t - span.t0), raw.s))
+
+
 def _wrap(
     spec: Spec,
     arrays: Arrays,
@@ -169,12 +185,15 @@ def _wrap(
     method: Method,
     args: PyTree,
     starts: int,
+    jumps: Array | None = None,
 ) -> Solution:
     """Make the solution: read the saved values off the recorded steps and count what was done."""
     saveat = spec.saveat
     if rows is None:
         rows = Rows(jnp.zeros(1), jnp.zeros(1), jax.tree.map(lambda y: y[None], arrays.y0))
-    track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1)
+    event, code = jnp.full_like(raw.code, -1) if raw.event is None else raw.event, raw.code
+    code = jnp.where((code == 0) & (event < 0), int(errors.Result.NO_EVENT), code) if spec.endless else code
+    track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1, jumps)
     ts, ys = saving.gather(saveat, bind, free, method, track, arrays.y0, arrays.ts)
     if saveat.fn is not None:
         ys = jax.vmap(saveat.fn, (0, 0, None))(ts, ys, args)
@@ -183,13 +202,16 @@ def _wrap(
         "rejected": raw.tried - raw.accepted,
         "evaluations": starts + raw.tried * method.stages,
     }
+    at_t1 = raw.code == 0 if raw.event is None else (raw.code == 0) & (event < 0)
     return Solution(
         ts=ts,
         ys=ys,
         y1=raw.y,
-        t1=jnp.where(raw.code == 0, arrays.t1, Span.of(arrays.t0, arrays.t1).at(raw.s)),
-        result=raw.code,
+        t1=jnp.where(at_t1, arrays.t1, Span.of(arrays.t0, arrays.t1).at(raw.s)),
+        result=code,
         stats=stats,
+        event=event,
         dense=jax.tree_util.Partial(partial(saving.at_times, bind), free, method, track) if saveat.dense else None,
         method=method.name,
+        source=method.source,
     )

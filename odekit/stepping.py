@@ -16,11 +16,12 @@ from odekit.control import PID
 from odekit.errors import Result
 from odekit.loops.adaptive import Lanes
 from odekit.loops.engine import SMALL, Free, Last, Program, block_width, size
+from odekit.loops.events import Watched
 from odekit.loops.kernel import refusal
 from odekit.loops.lanes import single, varying
 from odekit.loops.record import Span
 from odekit.problem import as_problem
-from odekit.request import Arrays, Spec, Static, close, prepare, split
+from odekit.request import Arrays, Spec, Static, Traced, close, prepare, split
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
 from odekit.typing import PyTree, Scalar
@@ -30,7 +31,7 @@ class State(eqx.Module):
     """A solve under way. Every leaf is an array, so that it can be saved, sent and resumed; `vmap` puts axes in front.
 
     Attributes:
-        lanes: what the loop carries.
+        lanes: what the loop carries, whose own properties read it inside of the loop, where lanes come last.
         t0: start of the interval.
         t1: end of the interval.
 
@@ -45,14 +46,18 @@ class State(eqx.Module):
     method_arrays: list[Array]
     control_arrays: list[Array]
     method: Static = eqx.field(static=True)
+    event_arrays: list[Array]
     control: Static = eqx.field(static=True)
+    events: Static = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
+    endless: bool = eqx.field(static=True)
 
     @property
     def t(self) -> Array:
         """The time reached."""
         span = Span.of(self.t0, self.t1)
-        return jnp.where(self.done, self.t1, span.at(self.lanes.clock[..., 0] + self.lanes.clock[..., 1]))
+        here = span.at(self.lanes.clock[..., 0] + self.lanes.clock[..., 1])
+        return jnp.where(self.done & (self.event < 0), self.t1, here)
 
     @property
     def y(self) -> PyTree:
@@ -60,16 +65,34 @@ class State(eqx.Module):
         return self.lanes.y
 
     @property
+    def accepted(self) -> Array:
+        """The number of accepted steps."""
+        return self.lanes.counts[..., 0]
+
+    @property
+    def tried(self) -> Array:
+        """The number of attempted steps."""
+        return self.lanes.counts[..., 1]
+
+    @property
     def done(self) -> Array:
-        """Whether t1 is reached."""
+        """Whether t1 is reached, or an event that ends the solve."""
         return self.lanes.clock[..., 2] == 0
 
     @property
+    def event(self) -> Array:
+        """Which event has ended the solve; -1 for none."""
+        if not self.lanes.watch:
+            return jnp.full_like(self.lanes.n, -1)
+        return jnp.where(self.done, self.lanes.watch.whole[..., 0], -1)
+
+    @property
     def result(self) -> Array:
-        """The code of how it stands: 0 at t1, `UNFINISHED` under way, else why it stopped."""
+        """The code of how it stands: 0 at its end, `UNFINISHED` under way, else why it stopped."""
         dt = self.lanes.clock[..., 2]
         under_way = jnp.where(self.lanes.n < self.max_steps, int(Result.UNFINISHED), int(Result.MAX_STEPS))
-        return jnp.where(dt > 0, under_way, -dt.astype(jnp.int32)).astype(jnp.int32)
+        code = jnp.where(dt > 0, under_way, -dt.astype(jnp.int32)).astype(jnp.int32)
+        return jnp.where(self.done & (self.event < 0), int(Result.NO_EVENT), code) if self.endless else code
 
 
 def init(
@@ -84,6 +107,7 @@ def init(
     atol: PyTree = 1e-6,
     controller: PID | None = None,
     dt0: Scalar | None = None,
+    event: Any = None,
     max_steps: int | None = None,
 ) -> State:
     """Return the state of an adaptive solve before its first step.
@@ -99,6 +123,7 @@ def init(
         atol: as for `solve`.
         controller: as for `solve`.
         dt0: as for `solve`.
+        event: as for `solve`; kept in the state. Derivatives of its time are those of `solve` alone.
         max_steps: most attempts in all.
 
     Returns:
@@ -116,8 +141,9 @@ def init(
     Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.4.
     """
     request = prepare(
-        problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, dt0=dt0, max_steps=max_steps
-    )
+        problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, dt0=dt0, event=event,
+        max_steps=max_steps,
+    )  # fmt: skip
     return begin(request.spec, request.arrays)
 
 
@@ -170,7 +196,7 @@ def finish(state: State, *, throw: bool = True) -> Solution:
     """
     lanes, method = state.lanes, state.method.join(state.method_arrays)
     t, result = state.t, state.result
-    accepted, tried = lanes.counts[..., 0], lanes.counts[..., 1]  # axes that `vmap` added come first
+    accepted, tried = state.accepted, state.tried
     sol = Solution(
         ts=t[..., None],
         ys=jax.tree.map(lambda y: jnp.expand_dims(y, t.ndim), lanes.y),
@@ -182,7 +208,9 @@ def finish(state: State, *, throw: bool = True) -> Solution:
             "rejected": tried - accepted,
             "evaluations": 1 + tried * method.stages,
         },
+        event=state.event,
         method=method.name,
+        source=method.source,
     )
     known = errors.known(result, t)
     under_way = known and bool(jnp.all((result == Result.UNFINISHED) | (result == Result.SUCCESS)))
@@ -193,31 +221,57 @@ def finish(state: State, *, throw: bool = True) -> Solution:
 def begin(spec: Spec, arrays: Arrays) -> State:
     """Return the state before the first step of a checked request."""
     arrays = varying(arrays)
-    problem, args, controller = spec.bundle.join(arrays.bundle)
-    fn, free = close(problem, arrays.t0, arrays.y0, args)
+    problem, args, controller, events = spec.bundle.join(arrays.bundle)
+    fn, watched, free = close(problem, arrays.t0, arrays.y0, args, events)
+    event_arrays, event = split(events, numbers=True)
     control_arrays, control = split(controller, numbers=True)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
-    program = program_of(fn, spec.method, control, spec.max_steps, arrays.y0)
+    program = program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     lanes, _ = single(program.begin(), last, Free(free, arrays.method, control_arrays))
-    return State(lanes, arrays.t0, arrays.t1, arrays.method, control_arrays, spec.method, control, spec.max_steps)
+    return State(
+        lanes, arrays.t0, arrays.t1, arrays.method, control_arrays, spec.method, [jnp.asarray(x) for x in event_arrays],
+        control, event, spec.max_steps, spec.endless,
+    )  # fmt: skip
 
 
 @partial(jax.jit, static_argnums=0)
 def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State:
     bundle, state, n = varying((bundle, state, n))
     problem, args = static.join(bundle)
-    fn, free = close(problem, state.t0, state.y, args)
-    program = program_of(fn, state.method, state.control, state.max_steps, state.y)
-    last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.lanes.accepted + n)
+    fn, watched, free = close(problem, state.t0, state.y, args, state.events.join(state.event_arrays))
+    controller = state.control.join(state.control_arrays)
+    program = program_of(fn, state.method, controller, state.max_steps, state.y, watched)
+    last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.accepted + n)
     own = Free(free, state.method_arrays, state.control_arrays)
     lanes, _ = single(program.proceed(), last, own)
     return eqx.tree_at(lambda s: s.lanes, state, lanes)
 
 
-def program_of(fn: Any, method: Static, control: Static, max_steps: int, y: PyTree) -> Program:
-    """Return the static half of the loop for a vector field, with blocks that suit the state and this machine."""
+def program_of(
+    fn: Traced,
+    method: Static,
+    controller: PID,
+    max_steps: int,
+    y: PyTree,
+    events: tuple[Watched, ...] = (),
+) -> Program:
+    """Return the static half of the loop for a vector field, with blocks that suit the state and this machine.
+
+    A field with jumps stays out of one kernel: there the pieces of a solve were one rounding off the whole.
+    """
+    control = split(controller, numbers=True)[1]
     on_cpu = jax.default_backend() == "cpu"
-    one_kernel = on_cpu and jax.device_count() == 1 and refusal(fn.jaxpr) is None and size(y) <= SMALL
-    width = block_width(y, 64 if one_kernel else 256)
-    return Program(fn, method.join, control.join, max_steps, width, fenced=on_cpu, one_kernel=one_kernel)
+    one_kernel = on_cpu and refusal(fn.jaxpr) is None and size(y) <= SMALL and controller.jumps is None
+    parts = [fn, *[f for e in events for f in (e.fn, e.apply) if f is not None]]
+    return Program(
+        fn,
+        method.join,
+        control.join,
+        max_steps,
+        width=block_width(y, 64 if one_kernel else 256),
+        fenced=on_cpu,
+        one_kernel=one_kernel,
+        events=events,
+        apart=all(part.anywhere for part in parts),
+    )

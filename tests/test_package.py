@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parent.parent
 # From the bottom up; a module imports from its own layer and from those before it. A name without a dot is a file or a
 # package of odekit; "odekit" itself is the public surface, which only the command line stands above.
 LAYERS = (
-    ("errors", "typing", "trees", "problem", "control", "schedules", "solution"),
+    ("errors", "typing", "trees", "problem", "control", "event", "schedules", "solution", "citations"),
     ("loops",),
     ("solvers",),
     ("adjoint",),
@@ -28,7 +28,7 @@ LAYERS = (
     ("samplers",),
     ("learn",),
     ("neural",),
-    ("interop", "io", "plots", "progress", "spectral"),
+    ("checkpoint", "interop", "io", "plots", "progress", "spectral"),
     ("odekit",),
     ("demo", "__main__"),
 )

@@ -256,3 +256,41 @@ def test_defaults_are_tsit5():
     default, named = (ok.solve(forced, 1.0, 0.0, 3.0, method) for method in (None, ok.Tsit5()))
     assert default.y1 == named.y1
     assert default.method == named.method == "Tsit5"
+
+
+def test_lanes_padded_with_nan_times_save_nan_there_and_pass_no_gradient_back():
+    ts = jnp.array([[0.2, 0.7, 1.0], [0.5, jnp.nan, jnp.nan], [jnp.nan] * 3])
+
+    def saved(rate, ts):
+        return ok.solve(lambda t, y, args: -args * y, 1.0, 0.0, 1.0, args=rate, saveat=ts, max_steps=64, throw=False)
+
+    def loss(rates):
+        ys = jax.vmap(saved)(rates, ts).ys
+        return jnp.sum(jnp.where(jnp.isnan(ts), 0.0, ys))
+
+    rates = jnp.array([1.0, 2.0, 3.0])
+    sol = jax.vmap(saved)(rates, ts)
+    np.testing.assert_array_equal(np.isnan(sol.ys), np.isnan(ts))
+    np.testing.assert_allclose(sol.ys, np.exp(-np.asarray(rates)[:, None] * ts), rtol=1e-4)
+    assert np.all(sol.result == ok.Result.SUCCESS)
+    at = np.asarray(ts)
+    want = np.nansum(-at * np.exp(-np.asarray(rates)[:, None] * at), axis=1)
+    np.testing.assert_allclose(jax.grad(loss)(rates), want, rtol=1e-3, atol=1e-12)
+
+
+def test_saved_functions_of_the_state_under_vmap_and_grad():
+    def energy(t, y, scale):
+        return {"energy": scale * jnp.sum(y**2), "t": t}
+
+    def saved(y0, scale):
+        saveat = ok.SaveAt(ts=[0.5, 1.0], fn=energy)
+        return ok.solve(lambda t, y, args: -y, y0, 0.0, 1.0, args=scale, saveat=saveat, max_steps=256, **TIGHT).ys
+
+    y0s = jnp.array([[1.0, 2.0], [0.5, 0.0]])
+    ys = jax.vmap(saved, in_axes=(0, None))(y0s, jnp.array(3.0))
+    want = 3.0 * np.sum(np.asarray(y0s) ** 2, axis=1)[:, None] * np.exp([-1.0, -2.0])
+    np.testing.assert_allclose(ys["energy"], want, rtol=1e-7)
+    np.testing.assert_array_equal(ys["t"], [[0.5, 1.0]] * 2)
+    slopes = jax.grad(lambda y0, scale: jnp.sum(saved(y0, scale)["energy"]), argnums=(0, 1))(y0s[0], jnp.array(3.0))
+    np.testing.assert_allclose(slopes[0], 6.0 * y0s[0] * np.sum(np.exp([-1.0, -2.0])), rtol=1e-7)
+    np.testing.assert_allclose(slopes[1], 5.0 * np.sum(np.exp([-1.0, -2.0])), rtol=1e-7)

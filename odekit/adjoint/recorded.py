@@ -10,7 +10,8 @@ from jax import Array, lax
 
 from odekit.adjoint.base import Adjoint, Solve
 from odekit.loops.engine import Free, Last, Program
-from odekit.loops.lanes import Engine, axis_of, broadcast, in_blocks, lanes_last, lift, single
+from odekit.loops.landing import land
+from odekit.loops.lanes import Engine, axis_of, broadcast, in_blocks, lanes_last, single
 from odekit.loops.record import Raw, Rows, Span
 from odekit.problem import Lifted
 from odekit.trees import add
@@ -117,38 +118,60 @@ def reverse(program: Program, every: int) -> Engine:
             return walk(program, every, lanes, flags, back, free)
         return in_blocks(again, width)(lanes, flags, back._replace(rows=None, used=None), free)
 
-    return engine
+    return program.placed(engine, 1 << 62)
 
 
 def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back: Back, free: Free) -> tuple[Any, Any]:
     """Walk the recorded steps of one block back."""
-    span = Span.of(back.last.t0, back.last.t1)
-    own = _own(lanes_last(free, flags), flags, lanes, axis_of(span.t0, 0))
+    lifted = lanes_last(free, flags)
+    span = Span.of(back.last.t0, back.last.t1, program.controller(lifted, flags).jumps)
+    own = _own(lifted, flags, lanes, axis_of(span.t0, 0))
     flags = tuple(eqx.is_inexact_array(x) or flag for x, flag in zip(jax.tree.leaves(own), flags, strict=True))
     varied, fixed = eqx.partition(own._replace(control=[]), eqx.is_inexact_array)
     whole = jnp.where(span.length > 0, span.length, 1)
+    changes = any(event.apply for event in program.events)
 
     def bind(i: Array, varied: Free) -> tuple[Any, Lifted]:
         arrays = eqx.combine(varied, fixed)
-        count = len(jax.tree.leaves(arrays.field))
         fence = i >= 0 if program.fenced and lanes > 1 else None
-        method = program.method(arrays.method).bound(None if back.rows.way is None else back.rows.way[i])
-        return method, Lifted(lift(program.fn, lanes, arrays.field, flags[:count]), fence)
+        field, _ = program.lifted(lanes, flags, arrays)
+        field = field if span.jumps is None else span.smooth(field, back.rows.s[i])
+        way = None if back.rows.way is None else back.rows.way[i]
+        return program.method(arrays.method).bound(way), Lifted(field, fence)
 
-    def redo(i: Array, y: PyTree) -> PyTree:
+    def landed(i: Array, varied: Free, t: Array, y: PyTree) -> PyTree:
+        field, events = program.lifted(lanes, flags, eqx.combine(varied, fixed))
+        return land(events, field, back.rows.event[i], t, y)
+
+    def again(i: Array, y: PyTree) -> tuple[Array, Array, PyTree]:
         method, problem = bind(i, varied)
         t, dt = span.at(back.rows.s[i]), span.sign * back.rows.dt[i]
-        return method.step(problem, t, dt, y, method.init(problem, t, y)).y
+        return t, dt, method.step(problem, t, dt, y, method.init(problem, t, y)).y
+
+    def redo(i: Array, y: PyTree) -> PyTree:
+        t, dt, y = again(i, y)
+        return landed(i, varied, t + dt, y) if changes else y
 
     def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
         s, h = back.rows.s[i], back.rows.dt[i]
+        end, pull = sums.y, None
+        if changes:
+            start, step, before = again(i, y)
+            _, pull = jax.vjp(partial(landed, i), varied, start + step, before)
+        more, at_end, end = (None, 0, end) if pull is None else pull(end)
         of_step, (method, _) = partial(bind, i), bind(i, varied)
-        y, t, dt, free = method.pullback(of_step, varied, span.at(s), span.sign * h, y, sums.y)
+        y, t, dt, free = method.pullback(of_step, varied, span.at(s), span.sign * h, y, end)
+        t, dt, free = t + at_end, dt + at_end, free if more is None else add(free, more)
         if back.at_rows is not None:
             y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
         # t = t0 + share (t1 - t0) with constant shares: moving an end stretches the grid.
-        at_t1 = t * (s / whole) + dt * (h / whole)
-        return Sums(y, sums.t0 + t - at_t1, sums.t1 + at_t1, add(sums.free, free))
+        if span.jumps is None:
+            at_t1 = t * (s / whole) + dt * (h / whole)
+            return Sums(y, sums.t0 + t - at_t1, sums.t1 + at_t1, add(sums.free, free))
+        first, last = span.piece(s)  # between jumps nothing moves
+        at_last = (t * (s - first) + dt * h) / jnp.where(last > first, last - first, 1)
+        at_t0, at_t1 = jnp.where(first == 0, t - at_last, 0), jnp.where(last == span.length, at_last, 0)
+        return Sums(y, sums.t0 + at_t0, sums.t1 + at_t1, add(sums.free, free))
 
     zero = jnp.zeros_like(span.length)
     sums = Sums(back.end, zero, zero, jax.tree.map(jnp.zeros_like, varied))

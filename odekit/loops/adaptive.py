@@ -6,6 +6,7 @@ length zero, which reproduce its state; nothing else freezes it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ from jax import Array, lax
 
 from odekit.control import PID, first_step
 from odekit.errors import Result
+from odekit.loops.events import Attempt, Watched, look, watching
+from odekit.loops.landing import begin_anew, next_goal
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
 from odekit.trees import select
@@ -33,6 +36,7 @@ class Lanes(NamedTuple):
         carry: the method's; lanes last.
         memory: the controller's; `(lanes,)` each.
         counts: (2, lanes) accepted and attempted steps; a lane that has ended attempts none.
+        watch: what is known of events; `()` where none is watched.
     """
 
     clock: Array
@@ -41,6 +45,7 @@ class Lanes(NamedTuple):
     memory: PyTree
     counts: Array
     n: Array
+    watch: Any = ()
 
     @property
     def s(self) -> Array:
@@ -84,6 +89,12 @@ class Loop(NamedTuple):
     span: Span
     fenced: bool
     attached: bool = False
+    events: tuple[Watched, ...] = ()
+
+    @property
+    def landmarks(self) -> bool:
+        """Whether there may be places inside the interval where a step must end."""
+        return bool(self.events) or self.control.stops is not None or self.control.jumps is not None
 
     @property
     def fence(self) -> bool:
@@ -93,32 +104,36 @@ class Loop(NamedTuple):
         """
         return self.fenced and (self.method.solves or self.span.length.shape[0] > 1)
 
-    def problem(self, live: Array | None) -> Lifted:
-        """Return the field as a method sees it, never evaluated beyond t1; `live` is the fence's predicate."""
-        span = self.span
+    def problem(self, live: Array | None, s: Array) -> Lifted:
+        """Return the field as a step from the elapsed length `s` sees it, never evaluated beyond t1 or across a jump.
+
+        `live` is the fence's predicate.
+        """
 
         def clipped(t: Array, y: PyTree) -> PyTree:
-            inside = jnp.where(span.sign > 0, jnp.minimum(t, span.t1), jnp.maximum(t, span.t1))
-            return self.field(t + lax.stop_gradient(inside - t), y)
+            return self.field(t + lax.stop_gradient(self.span.inside(t, s) - t), y)
 
         return Lifted(clipped, live if self.fence else None)
 
 
 def start(loop: Loop, y0: PyTree, dt0: Array | None) -> Lanes:
     """Return the lanes before their first step."""
-    span, problem = loop.span, loop.problem(None)
+    span = loop.span
+    zero = jnp.zeros_like(span.length)
+    problem = loop.problem(None, zero)
     carry = loop.method.init(problem, span.t0, y0)
     if dt0 is None:
         slope = loop.method.slope(carry)
         dt0 = first_step(problem, loop.method.order, span.t0, span.sign, span.length, y0, slope, loop.control)
-    zero = jnp.zeros_like(span.length)
+    dt = _first_length(span, y0, carry, lax.stop_gradient(jnp.abs(dt0)))
     return Lanes(
-        clock=jnp.stack([zero, zero, _first_length(span, y0, carry, lax.stop_gradient(jnp.abs(dt0)))]),
+        clock=jnp.stack([zero, zero, dt]),
         y=y0,
         carry=carry,
         memory=loop.control.init(span.t0),
         counts=jnp.stack([jnp.zeros_like(span.length, jnp.int32)] * 2),
         n=jnp.zeros((), jnp.int32),
+        watch=watching(loop.events, loop.field, span, zero, dt, y0) if loop.events else (),
     )
 
 
@@ -138,37 +153,54 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
     """Try one step in every live lane; return the lanes after it and the lengths that were accepted."""
     span, control = loop.span, loop.control
     s, low, dt = lanes.clock
-    rest = (span.length - s) - low
+    goal = next_goal(loop, lanes)
+    rest = (goal - s) - low
     last = 1.01 * dt >= rest
     h = lax.stop_gradient(jnp.where(live, jnp.where(last, rest, dt), 0))
-    h = span.share(h) if loop.attached else h
-    new = loop.method.step(loop.problem(lanes.n >= 0), span.at(s), span.sign * h, lanes.y, lanes.carry)
+    h = span.share(h, s) if loop.attached else h
+    problem = loop.problem(lanes.n >= 0, s)
+    new = loop.method.step(problem, span.at(s), span.sign * h, lanes.y, lanes.carry)
     ok, factor, memory = control(loop.method.order, *lax.stop_gradient((new.err, lanes.y, new.y)), lanes.memory)
     broken = jnp.isnan(factor)
     wish = lax.stop_gradient(h) * jnp.where(broken, 0.25, factor).astype(h.dtype)
     wish = wish if control.dt_max is None else jnp.minimum(wish, jnp.abs(jnp.asarray(control.dt_max, h.dtype)))
     code = jnp.where(broken, -float(Result.NONFINITE), -float(Result.UNDERFLOW)).astype(h.dtype)
-    wish = jnp.where(~ok & (wish < _floor(control, span, s)), code, wish)
+    whole = jnp.minimum(span.length, 1) if loop.events else span.length  # an interval without end says nothing
+    wish = jnp.where(~ok & (wish < _floor(control, whole, s)), code, wish)
+    watch = lanes.watch
+    if loop.events:
+        method = loop.method.bound(loop.method.way(lanes.carry)) if loop.method.switches else loop.method
+        inner = new.inner or partial(method.dense, problem, span.at(s), span.sign * h, lanes.y)
+        seek, watch = look(loop.events, span, watch, Attempt(s, low, h, inner, new.y, ok, live))
+        ok, wish, memory = ok & ~seek, jnp.where(seek, dt, wish), select(seek, lanes.memory, memory)
+        piled = seek & (watch.aim <= s + 4 * jnp.finfo(s.dtype).eps * s)  # event upon event, none further on
+        wish = jnp.where(piled, -float(Result.UNDERFLOW), wish)
     moved = jnp.where(ok, h, 0)
     total, low = _accumulate(s, low, moved)
-    done = ok & last & live
+    done = landed = ok & last & live
+    if loop.landmarks:
+        done, cut = landed & (goal >= span.length), landed
+        if loop.events:
+            done, cut = done | (landed & (watch.event >= 0)), landed & (watch.met < 0)
+        wish = jnp.where(cut, jnp.maximum(wish, dt), wish)  # a step cut short doesn't shorten the next
     clock = jnp.stack(
         [
-            jnp.where(done, span.length, total),
-            jnp.where(done, 0, low),
+            jnp.where(landed, goal, total),
+            jnp.where(landed, 0, low),
             jnp.where(live, jnp.where(done, 0, wish), dt),
         ]
     )
     y, carry = select(ok, new.y, lanes.y), select(ok, new.carry, lanes.carry)
     counts = lanes.counts + jnp.stack([ok & live, live]).astype(jnp.int32)
-    return Lanes(clock, y, carry, memory, counts, lanes.n + 1), moved
+    after = Lanes(clock, y, carry, memory, counts, lanes.n + 1, watch)
+    return (begin_anew(loop, after, landed & ~done) if loop.landmarks else after), moved
 
 
-def _floor(control: PID, span: Span, s: Array) -> Array:
+def _floor(control: PID, whole: Array, s: Array) -> Array:
     """Return the step length below which a rejected lane gives up: what its time can resolve, or `dt_min`."""
     if control.dt_min is not None:
         return jnp.broadcast_to(jnp.abs(jnp.asarray(control.dt_min, s.dtype)), s.shape)
-    return 4 * jnp.finfo(s.dtype).eps * s + 1e-30 * span.length
+    return 4 * jnp.finfo(s.dtype).eps * s + 1e-30 * whole
 
 
 def _accumulate(s: Array, low: Array, h: Array) -> tuple[Array, Array]:
@@ -211,7 +243,8 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     Row k of a single lane is its k-th accepted step, of many lanes the k-th iteration: rows are written in one piece.
     """
     single = lanes.s.shape[0] == 1
-    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every, loop.method.switches)
+    met = lanes.watch.met if loop.events else None
+    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every, met, loop.method.switches)
 
     def put(buffer: Array, x: Array, k: Array) -> Array:
         return lax.dynamic_update_index_in_dim(buffer, x, k, 0)
@@ -227,8 +260,9 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
         after, moved = attempt(loop, lanes, lanes.live)
         k = lanes.accepted[0] if single else lanes.n
         states = jax.tree.map(lambda buffer, x: put_state(buffer, x, k), rows.y, lanes.y)
+        event = put(rows.event, after.watch.met, k) if loop.events else None
         way = None if rows.way is None else put(rows.way, loop.method.way(lanes.carry), k)
-        return after, Rows(put(rows.s, lanes.s, k), put(rows.dt, moved, k), states, way)
+        return after, Rows(put(rows.s, lanes.s, k), put(rows.dt, moved, k), states, event, way)
 
     def going(state: tuple[Lanes, Rows]) -> Array:
         return jnp.any(state[0].live) & (state[0].n < max_steps)
@@ -236,15 +270,16 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     return lax.while_loop(going, body, (lanes, rows))
 
 
-def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int, switches: bool) -> Rows:
+def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int, event: Array | None, switches: bool) -> Rows:
     """Return rows of zeros, one for each of `max_steps` steps and a state for every `every`-th."""
 
     def blank(x: Array, n: int) -> Array:
         return jnp.broadcast_to(jnp.zeros_like(x)[None], (n, *x.shape))
 
     count = -(-max_steps // every)
+    event = None if event is None else blank(event, max_steps)
     way = blank(jnp.zeros_like(s, bool), max_steps) if switches else None
-    return Rows(blank(s, max_steps), blank(dt, max_steps), jax.tree.map(lambda x: blank(x, count), y), way)
+    return Rows(blank(s, max_steps), blank(dt, max_steps), jax.tree.map(lambda x: blank(x, count), y), event, way)
 
 
 def used_rows(lanes: Lanes) -> Array:

@@ -1,6 +1,7 @@
 """What is saved, read off the recorded steps after the loop: given times, every step, dense output."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from odekit.loops.record import Rows, Span
+from odekit.problem import Lifted
 from odekit.typing import PyTree
 
 
@@ -21,6 +23,7 @@ class Track(NamedTuple):
         y: state at the end.
         t0: start of the interval.
         t1: end of the interval.
+        jumps: (n,) times where the field is discontinuous, or None.
     """
 
     rows: Rows
@@ -29,28 +32,33 @@ class Track(NamedTuple):
     y: PyTree
     t0: Array
     t1: Array
+    jumps: Array | None = None
+
+    @property
+    def span(self) -> Span:
+        """The interval."""
+        return Span.of(self.t0, self.t1, None if self.jumps is None else self.jumps[:, None])
 
 
 def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track, ts: Array) -> PyTree:
     """Return the states at the times `ts`, (n,): the end itself where a time lies there, NaN where none was computed.
 
+    A time that is NaN is no observation: its state is NaN, and no gradient comes back from it.
+
     The steps that hold the times are taken once more and read by the method's interpolant; `bind(free)` is the problem
     as a step sees it.
     """
-    span = Span.of(track.t0, track.t1)
+    span = track.span
     rows, s = track.rows, span.sign * (ts - span.t0)
+    absent, s = jnp.isnan(s), jnp.where(jnp.isnan(s), 0, s)
     starts = jnp.where(_index(rows.s) < track.used, rows.s, jnp.inf)
     k = jnp.clip(jnp.searchsorted(starts, lax.stop_gradient(s), side="right") - 1, 0)
-    start, dt = span.share(rows.s[k]), span.share(rows.dt[k])
+    start, dt = span.share(rows.s[k]), span.share(rows.dt[k], rows.s[k])
     inside = dt > 0
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
     y0, way = jax.tree.map(lambda x: x[k], (rows.y, rows.way))
-
-    def read(t: Array, dt: Array, y: PyTree, theta: Array, way: Array | None) -> PyTree:
-        return method.bound(way).dense(bind(free), t, dt, y, theta)
-
-    ys = jax.vmap(read)(span.at(start), span.sign * dt, y0, theta, way)
-    ended, beyond = s >= track.s, (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
+    ys = _inner(bind(free), method, track, start)(span.at(start), span.sign * dt, y0, theta, way)
+    ended, beyond = s >= track.s, absent | (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
 
     @jax.vmap
     def pick(ended: Array, beyond: Array, y: PyTree) -> PyTree:
@@ -59,9 +67,20 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
     return pick(ended, beyond, ys)
 
 
+def _inner(problem: Any, method: Any, track: Track, start: Array) -> Callable[..., PyTree]:
+    """Return the method's interpolant over many steps, those that start at the elapsed lengths `start`."""
+    span = Span.of(track.t0, track.t1, track.jumps)
+
+    def one(s: Array, t: Array, dt: Array, y: PyTree, theta: Array, way: Array | None) -> PyTree:
+        seen = problem if span.jumps is None else Lifted(span.smooth(problem, s), None)
+        return method.bound(way).dense(seen, t, dt, y, theta)
+
+    return partial(jax.vmap(one), start)
+
+
 def each_step(track: Track) -> tuple[Array, PyTree]:
     """Return the ends of all accepted steps, in order; unused rows hold infinite times and NaN states."""
-    span, rows = Span.of(track.t0, track.t1), track.rows
+    span, rows = track.span, track.rows
     nth = _index(rows.s)
     kept = (nth < track.used) & (rows.dt > 0)
     count = jnp.sum(kept, dtype=jnp.int32)
@@ -91,7 +110,7 @@ def gather(
     if saveat.steps:
         parts.append(each_step(track))
     if saveat.t1:
-        end = Span.of(track.t0, track.t1).at(track.s)
+        end = track.span.at(track.s)
         parts.append((end[None], jax.tree.map(lambda y: y[None], track.y)))
     times = jnp.concatenate([t for t, _ in parts])
     return times, jax.tree.map(lambda *ys: jnp.concatenate(ys), *[ys for _, ys in parts])

@@ -33,7 +33,7 @@ def ddim(schedule: Schedule, ts: Any, eta: float = 0.0) -> SamplerTable:
     Source: Song, Meng, Ermon, ICLR 2021, eq. 12 (arXiv 2010.02502).
     """
     grid = on_grid(schedule, ts)
-    about = {"view": "data", "name": "ddim", "source": "Song, Meng, Ermon, ICLR 2021, eq. 12 (arXiv 2010.02502)"}
+    about = {"view": "data", "name": "ddim", "source": "Song, Meng & Ermon, ICLR 2021, eq. 12 (arXiv 2010.02502)"}
     if isinstance(eta, float | int) and eta == 0:
         return multistep(grid, grid.keep, grid.gain[:, None], **about)
     grid.need_descent("eta")

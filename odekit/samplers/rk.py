@@ -70,7 +70,7 @@ def adams(schedule: Schedule, ts: Any, order: int = 2) -> SamplerTable:
         return polynomial_weights(offsets, [dt ** (k + 1) / (k + 1) for k in range(order)])
 
     ages = weights_by_age(grid, ramp(grid.n, order), weights, order)
-    name, source = f"adams{order}" if order > 1 else "euler", "Hairer, Norsett, Wanner, ODEs I (1993), III.5"
+    name, source = f"adams{order}" if order > 1 else "euler", "Hairer, Norsett & Wanner, ODEs I (1993), III.5"
     return multistep(grid, grid.xp.ones_like(grid.keep), ages, view="velocity", name=name, source=source)
 
 

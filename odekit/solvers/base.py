@@ -12,11 +12,20 @@ from odekit.typing import PyTree
 
 
 class Step(NamedTuple):
-    """What one attempted step returns: the new state, its error estimate (None without one), the method's carry."""
+    """What one attempted step returns.
+
+    Attributes:
+        y: the new state.
+        err: its error estimate; None without one.
+        carry: the method's, for the next step.
+        inner: from theta in [0, 1] to the state inside the step, by the stages that it has; None where they do not
+            suffice, and `Method.dense` takes the step again. Not called, it costs nothing.
+    """
 
     y: PyTree
     err: PyTree | None
     carry: PyTree
+    inner: Callable[[Array], PyTree] | None = None
 
 
 Bind = Callable[[PyTree], tuple["Method", Any]]

@@ -84,7 +84,7 @@ class RungeKutta(Method):
         ks = self._stages(problem, t, dt, y, carry)
         y1 = problem.combine(y, dt, self.b, ks)
         k1 = problem(t + dt, y1)
-        return Step(y1, self._error(dt, ks, k1), k1)
+        return Step(y1, self._error(dt, ks, k1), k1, partial(self._inner, dt, y, y1, [*ks, k1]))
 
     def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
         """Take one step; return with it the size of the fastest rate of the problem that the step has met.
@@ -119,7 +119,7 @@ class RungeKutta(Method):
         out = Pulled(bar, jnp.zeros_like(t), jnp.zeros_like(dt), jax.tree.map(jnp.zeros_like, free))
         later = []  # cotangents of the stage values, the last first
         for i in reversed(range(len(ks))):
-            column = [self.b[i], *[self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))]]
+            column = (self.b[i], *(self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))))
             rate = problem.fence(partial(lincomb, column, [bar, *later]), bar)
             at_free, at_t, at_y = pulls[i](scale(dt, rate))
             later.append(at_y)
@@ -135,10 +135,12 @@ class RungeKutta(Method):
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
         ks = self._stages(problem, t, dt, y, problem(t, y))
         y1 = axpy(y, dt, self.b, ks)
-        ks.append(problem(t + dt, y1))
+        return self._inner(dt, y, y1, [*ks, problem(t + dt, y1)], theta)
+
+    def _inner(self, dt: Array, y0: PyTree, y1: PyTree, ks: list[PyTree], theta: Array) -> PyTree:
         if self.weights is None:
-            return hermite(theta, dt, y, y1, ks[0], ks[-1])
-        return axpy(y, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
+            return hermite(theta, dt, y0, y1, ks[0], ks[-1])
+        return axpy(y0, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
 
     def _error(self, dt: Array, ks: list[PyTree], k1: PyTree) -> PyTree | None:
         return None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
