@@ -9,6 +9,7 @@ from odekit.citations import cite
 from odekit.control import PID
 from odekit.errors import Result, SolveError
 from odekit.event import Event
+from odekit.interop import as_diffrax, diffeqsolve
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
 from odekit.samplers.denoiser import Denoiser, guided
@@ -16,6 +17,7 @@ from odekit.samplers.grids import time_grid
 from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check, finite_or
 from odekit.solve import solve
+from odekit.solvers.dop853 import DOP853
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock, Rosenbrock23
 from odekit.solvers.runge_kutta import RungeKutta
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AutoSwitch",
     "Bosh3",
+    "DOP853",
     "Denoiser",
     "Dopri5",
     "Dopri8",
@@ -57,9 +60,11 @@ __all__ = [
     "State",
     "Tsit5",
     "adjoint",
+    "as_diffrax",
     "check",
     "checkpointed",
     "cite",
+    "diffeqsolve",
     "finish",
     "finite_or",
     "guided",

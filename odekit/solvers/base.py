@@ -16,7 +16,7 @@ class Step(NamedTuple):
 
     Attributes:
         y: the new state.
-        err: its error estimate; None without one.
+        err: its error estimate, or `control.Damped` (two in one); None without one.
         carry: the method's, for the next step.
         inner: from theta in [0, 1] to the state inside the step, by the stages that it has; None where they do not
             suffice, and `Method.dense` takes the step again. Not called, it costs nothing.
