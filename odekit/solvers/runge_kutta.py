@@ -143,8 +143,8 @@ def hermite(theta: Array, dt: Array, y0: PyTree, y1: PyTree, k0: PyTree, k1: PyT
     return axpy(values, dt, (bump * rest, -bump * theta), [k0, k1])
 
 
-def _polynomial(row: Row, theta: Array) -> Array:
-    total = jnp.zeros_like(theta)
+def _polynomial(row: Row, theta: Any) -> Any:
+    total = 0.0  # a theta that is a Python float folds with its coefficients
     for coefficient in reversed(tuple(row)):
         total = (total + coefficient) * theta
     return total
