@@ -13,20 +13,24 @@ import jax
 
 PACKAGES = ("odekit", "jax", "jaxlib", "diffrax", "equinox", "numpy", "scipy")
 
+TURN = 2e-3
+
 
 def interleave(fns: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Return the best seconds of each function; they take turns, so that a busy moment hits all of them alike.
 
-    Each is called once before (compilation, caches); results are waited for.
+    Each is called once before (compilation, caches); results are waited for. A turn is as many calls as fill `TURN`
+    seconds, at least one: a fast function isn't measured on the caches that a slow one leaves.
     """
     for fn in fns.values():
         jax.block_until_ready(fn())
     best = dict.fromkeys(fns, float("inf"))
     for _ in range(repeats):
         for name, fn in fns.items():
-            start = time.perf_counter()
-            jax.block_until_ready(fn())
-            best[name] = min(best[name], time.perf_counter() - start)
+            turn = time.perf_counter() + TURN
+            while (start := time.perf_counter()) < turn:
+                jax.block_until_ready(fn())
+                best[name] = min(best[name], time.perf_counter() - start)
     return best
 
 

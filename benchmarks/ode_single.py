@@ -1,7 +1,8 @@
 """One adaptive solve: run time, compile time and error against tolerance.
 
 Lorenz (10, 28, 8/3) from (1, 0, 0) to t = 20, float64, rtol = atol; errors against a 45-digit Taylor solution. Each
-solve is one jitted call from y0 to the end value; SciPy calls a jitted vector field.
+solve is one jitted call from y0 to the end value; SciPy calls a jitted vector field; numbalsoda's codes are compiled,
+vector field included.
 
 Where odekit loses: against compiled ODE codes (LSODA, DOP853 through numba) at one small system, and wherever a
 single solve is made only once, since compilation costs a thousand times the run.
@@ -9,6 +10,7 @@ single solve is made only once, since compilation costs a thousand times the run
 
 from functools import partial
 
+import compiled
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -63,6 +65,7 @@ JITTED = {
     "odekit Tsit5": with_odekit(ok.Tsit5()),
     "odekit Dopri5": with_odekit(ok.Dopri5()),
     "odekit Dopri8": with_odekit(ok.Dopri8()),
+    "odekit DOP853": with_odekit(ok.DOP853()),
     "diffrax Tsit5": with_diffrax(diffrax.Tsit5()),
     "diffrax Dopri5": with_diffrax(diffrax.Dopri5()),
     "diffrax Dopri8": with_diffrax(diffrax.Dopri8()),
@@ -73,8 +76,10 @@ HOST = {"scipy RK45": with_scipy("RK45"), "scipy DOP853": with_scipy("DOP853")}
 
 def measure(tol, repeats, compiling, host):
     y0 = jnp.asarray(Y0)
-    compiled = {name: jax.jit(make(tol)) for name, make in JITTED.items()}
-    fns = {name: partial(fn, y0) for name, fn in compiled.items()}
+    fns = {name: partial(jax.jit(make(tol)), y0) for name, make in JITTED.items()}
+    if compiled.available():
+        codes = ("dop853", "lsoda")
+        fns |= {f"numbalsoda {code}": partial(compiled.solver(code, "Lorenz", Y0, T1), tol, tol) for code in codes}
     best = interleave(fns, repeats)
     ends = {name: fn() for name, fn in fns.items()}
     if host:
@@ -97,6 +102,8 @@ def measure(tol, repeats, compiling, host):
 def main():
     jax.config.update("jax_enable_x64", True)
     options = arguments(__doc__.splitlines()[0])
+    if not compiled.available():
+        print(compiled.MISSING)
     tolerances = (1e-8,) if options.quick else (1e-4, 1e-6, 1e-8, 1e-10)
     repeats = 3 if options.quick else 50
     rows = [row for tol in tolerances for row in measure(tol, repeats, tol == 1e-8, tol == 1e-8 and not options.quick)]

@@ -12,6 +12,9 @@ import jax
 
 import odekit
 
+_HELPERS = ("__init__", "compiled", "gri", "harness")
+"""What benchmarks import; none is one."""
+
 
 def _demo(given: argparse.Namespace) -> int:
     from odekit import demo
@@ -32,9 +35,7 @@ def _info(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    files = {
-        path.stem: path for path in sorted(Path("benchmarks").glob("*.py")) if path.stem not in ("harness", "__init__")
-    }
+    files = {path.stem: path for path in sorted(Path("benchmarks").glob("*.py")) if path.stem not in _HELPERS}
     if not files:
         print("`bench` found no benchmarks folder here; run it from a checkout of odekit.", file=sys.stderr)
         return 2

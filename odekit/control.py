@@ -2,7 +2,7 @@
 
 import math
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +13,21 @@ from odekit.trees import align, axpy, common_real
 from odekit.typing import PyTree, Scalar
 
 _UNROLL = 16
+
+
+class Damped(NamedTuple):
+    """Two estimates of one error, for the controller to combine: where the lower order sees much more, less is counted.
+
+    With mean squares `e` and `e_low` the error counts as `e / sqrt(e + 0.01 e_low)`: of higher order than either.
+    Source: Hairer, Norsett & Wanner, Solving ODEs I, 1993, II.10, eq. 10.17.
+
+    Attributes:
+        err: the estimate.
+        low: the one of lower order.
+    """
+
+    err: PyTree
+    low: PyTree
 
 
 class PID(eqx.Module):
@@ -85,7 +100,7 @@ class PID(eqx.Module):
         ok = square <= 1
         log_e = 0.5 * _log2(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
         exponent = sum(-b / order * e for b, e in zip(self.gains, (log_e, *memory), strict=False) if b)
-        factor = jnp.clip(self.safety * _exp2(exponent), self.factor_min, self.factor_max)
+        factor = jnp.clip(self.safety * _exp2(jnp.asarray(exponent)), self.factor_min, self.factor_max)
         factor = jnp.where(jnp.isnan(square), jnp.nan, factor)
         if memory:
             memory = tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory[:-1]), memory, strict=True))
@@ -107,9 +122,14 @@ def _exp2(x: Array) -> Array:
 def error_square(err: PyTree, y0: PyTree, y1: PyTree, rtol: PyTree, atol: PyTree) -> Array:
     """Return the mean over all entries of `|err / (atol + rtol max(|y0|, |y1|))|^2`, one number a lane.
 
-    float16 and bfloat16 leaves are measured in float32.
+    `err` may be `Damped`, two estimates in one. float16 and bfloat16 leaves are measured in float32.
     """
-    return mean_square(err, larger(y0, y1), rtol, atol)
+    size = larger(y0, y1)
+    if not isinstance(err, Damped):
+        return mean_square(err, size, rtol, atol)
+    square, low = (mean_square(estimate, size, rtol, atol) for estimate in err)
+    total = square + 0.01 * low
+    return square * (square / jnp.where(total == 0, 1, total))
 
 
 def larger(y0: PyTree, y1: PyTree) -> PyTree:
@@ -134,6 +154,8 @@ def mean_square(values: PyTree, size: PyTree, rtol: PyTree, atol: PyTree) -> Arr
 
 def _sum_leading(x: Array) -> Array:
     """Sum over all axes but the last; small sums are written out, since a short reduction vectorises badly."""
+    if any(jax.typeof(x).sharding.spec[:-1]):  # a mesh of Explicit axes splits the state: its parts stay where they are
+        return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if not 0 < rows.shape[0] <= _UNROLL:
         return jnp.sum(rows, axis=0)

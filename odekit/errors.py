@@ -42,6 +42,10 @@ class SolveError(RuntimeError):
     """A solve ended before t1; its message names lanes, times and causes."""
 
 
+class DamagedError(ValueError):
+    """A file is cut, changed or foreign; its message names it."""
+
+
 def sentence(code: int, t: float, lane: str = "The solve", event: int = -1) -> str:
     """Return what happened to one lane, in words."""
     cause = _CAUSES[Result(int(code))]

@@ -1,7 +1,9 @@
 """Saved tables, solvers and networks: arrays with flat names in safetensors, everything else as JSON, no pickle."""
 
+import contextlib
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from odekit.errors import DamagedError
 from odekit.typing import PyTree
 
 FORMAT = 1
@@ -43,17 +46,19 @@ def save(path: str | os.PathLike, tree: PyTree) -> None:
 
     Source: the safetensors format, https://huggingface.co/docs/safetensors.
     """
-    library, path = _library(), _checked(path)
+    library, path = safetensors_library(), _checked(path)
     arrays, facts = _describe(tree)
     host = {name: np.asarray(leaf) for name, leaf in arrays.items()}
     facts |= {f"{name}:array": [str(a.dtype), list(a.shape)] for name, a in host.items()}
     stored = {name or _ROOT: np.ascontiguousarray(_to_carrier(a)) for name, a in host.items()}
-    text = json.dumps({"format": FORMAT, "facts": facts}, sort_keys=True)
+    text = json.dumps({"format": FORMAT, "facts": facts, "made with": _versions()}, sort_keys=True)
     metadata = {"odekit": text, "sha256": _checksum(text, stored)}
     scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         library.save_file(stored, scratch, metadata=metadata)
+        _flush(scratch)
         os.replace(scratch, path)
+        _flush(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -78,7 +83,11 @@ def load(path: str | os.PathLike, like: PyTree) -> PyTree:
         >>> table = ok.load("table.safetensors", like=table)  # doctest: +SKIP
     """
     path = _checked(path)
-    stored, facts = _read(path)
+    return build(path, like, *read(path))
+
+
+def build(path: Path, like: PyTree, stored: dict[str, np.ndarray], facts: dict[str, Any]) -> PyTree:
+    """Return the tree of a file that `read` has opened, in the structure of `like`; raises as `load` does."""
     arrays, expected = _describe(like)
     expected |= {f"{name}:array": [str(leaf.dtype), list(leaf.shape)] for name, leaf in arrays.items()}
     for name in dict.fromkeys([*expected, *facts]):  # in the order of `like`, containers before what they hold
@@ -86,12 +95,32 @@ def load(path: str | os.PathLike, like: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda at, leaf: _restored(leaf, _name(at), stored, facts), like)
 
 
-def _library() -> Any:
+def safetensors_library() -> Any:
+    """Return the module that reads and writes NumPy arrays, or say how to get it."""
     try:
         import safetensors.numpy as library
     except ImportError as error:
         raise ImportError("saving and loading need safetensors; install odekit[demo].") from error
     return library
+
+
+def _versions() -> dict[str, str]:
+    """Return the installed versions that may matter to a reader; nothing compares them."""
+    found = {"jax": jax.__version__}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["odekit"] = importlib.metadata.version("odekit")
+    return found
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a directory, on the disk before going on."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checked(path: str | os.PathLike) -> Path:
@@ -118,9 +147,9 @@ def _checksum(text: str, arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the arrays and facts of a file whose checksum is right."""
-    library = _library()
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and facts of a file whose checksum is right; `DamagedError` if it is not."""
+    library = safetensors_library()
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -128,11 +157,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             metadata = file.metadata() or {}
         stored = library.load_file(path)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}); use another copy.") from error
+        raise DamagedError(f"{path} is damaged or no safetensors file ({error}); use another copy.") from error
     if set(metadata) != {"odekit", "sha256"}:
-        raise ValueError(f"{path} is damaged or was not written by odekit; use a file from ok.save.")
+        raise DamagedError(f"{path} is damaged or was not written by odekit; use a file from ok.save.")
     if _checksum(metadata["odekit"], stored) != metadata["sha256"]:
-        raise ValueError(f"{path} is damaged: its checksum is wrong; use another copy.")
+        raise DamagedError(f"{path} is damaged: its checksum is wrong; use another copy.")
     record = json.loads(metadata["odekit"])
     if record["format"] != FORMAT:
         raise ValueError(f"{path} has format {record['format']}, but this odekit reads {FORMAT}; update odekit.")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.trees import add, axpy, diagonal
+from odekit.trees import Flat, add, axpy, diagonal
 from odekit.typing import PyTree, Row, VectorField
 
 Noise = Literal["diagonal", "additive"]
@@ -19,9 +19,12 @@ class ODE(eqx.Module):
 
     Args:
         fn: vector field of one lane; returns `dy` with the structure, shapes and dtypes of `y`.
+        jacobian: None, or `jacobian(t, y, args) -> (n, n)`, the derivative of `fn` by the n entries of the state, in
+            the order of its leaves, real and imaginary parts apart. Implicit methods and gradients then use it in
+            place of the derivative of `fn` by y: for fields that JAX can't differentiate, or not well.
 
     Raises:
-        TypeError: `fn` is not callable.
+        TypeError: `fn` or `jacobian` is not callable.
 
     Example:
         >>> ODE(lambda t, y, args: -y)(0.0, 2.0)
@@ -29,13 +32,37 @@ class ODE(eqx.Module):
     """
 
     fn: VectorField
+    jacobian: VectorField | None = None
 
     def __check_init__(self) -> None:
         _require_callable("fn", self.fn)
+        if self.jacobian is not None:
+            _require_callable("jacobian", self.jacobian)
 
     def __call__(self, t: Any, y: PyTree, args: PyTree = None) -> PyTree:
         """Return `dy` at `(t, y)`."""
-        return self.fn(t, y, args)
+        return self.fn(t, y, args) if self.jacobian is None else _with_jacobian(self.fn, self.jacobian, t, y, args)
+
+
+@eqx.filter_custom_jvp
+def _with_jacobian(fn: VectorField, jacobian: VectorField, t: Any, y: PyTree, args: PyTree) -> PyTree:
+    return fn(t, y, args)
+
+
+@_with_jacobian.def_jvp
+def _push_with_jacobian(primals: Any, tangents: Any) -> tuple[PyTree, PyTree]:
+    fn, jacobian, t, y, args = primals
+    _, _, dt, dy, dargs = tangents
+    out, change = eqx.filter_jvp(lambda fn, t, args: fn(t, y, args), (fn, t, args), (tangents[0], dt, dargs))
+    push = Flat.of(_filled(dy, y), ())
+    matrix = jnp.asarray(jacobian(t, y, args), push.vector.dtype)
+    by_y = push.restore(jnp.sum(matrix * push.vector[None], axis=1))
+    return out, add(_filled(change, out), by_y)
+
+
+def _filled(tangent: PyTree, like: PyTree) -> PyTree:
+    """Return the tangent with zeros where nothing was varied."""
+    return jax.tree.map(lambda d, x: jnp.zeros_like(x) if d is None else d, tangent, like, is_leaf=lambda d: d is None)
 
 
 class SemiLinear(eqx.Module):
@@ -139,6 +166,10 @@ class Bound:
     def combine(self, y: PyTree, dt: Array, row: Row, ks: list[PyTree]) -> PyTree:
         """Return `y + dt * sum_i row[i] * ks[i]`."""
         return axpy(y, dt, row, ks)
+
+    def fence(self, fn: Callable[[], PyTree], like: PyTree) -> PyTree:
+        """Return `fn()`."""
+        return fn()
 
 
 class Lifted:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import eval_jaxpr
+from jax.sharding import AbstractMesh, AxisType, get_abstract_mesh, use_abstract_mesh
 
 from odekit import errors
 from odekit.adjoint.base import Adjoint
@@ -67,10 +68,16 @@ def split(tree: PyTree, *, numbers: bool) -> tuple[list[Any], Static]:
 
 
 class Traced(NamedTuple):
-    """A function `fn(free, t, y)` of one lane that was traced once; every stage evaluates what was traced."""
+    """A function `fn(free, t, y)` of one lane that was traced once; every stage evaluates what was traced.
+
+    Attributes:
+        anywhere: whether it can run inside a `shard_map` that is made after it was traced.
+        consts: which of the closed-over arrays are its own.
+    """
 
     jaxpr: Any
     structure: Any
+    anywhere: bool
     consts: slice = slice(None)
 
     def __call__(self, free: tuple[list[Any], list[Any]], t: Array, y: PyTree) -> PyTree:
@@ -91,11 +98,11 @@ def close(
             own_problem, own_args, own_events = static.join(leaves)
             return pick(own_problem, own_events)(t, y, own_args)
 
-        traced, shape = jax.make_jaxpr(flat, return_shape=True)(leaves, t, y)
+        (traced, shape), anywhere = _traced(flat, leaves, t, y)
         check(shape)
         mine = slice(len(consts), len(consts) + len(traced.consts))
         consts.extend(jnp.asarray(x) for x in traced.consts)
-        return Traced(traced.jaxpr, jax.tree.structure(shape), mine)
+        return Traced(traced.jaxpr, jax.tree.structure(shape), anywhere, mine)
 
     fn = trace(lambda problem, events: problem, partial(errors.check_field, y))
     watched = []
@@ -105,6 +112,28 @@ def close(
         apply = event.apply and trace(lambda problem, events, i=i: events[i].apply, after)
         watched.append(Watched(value, apply, event.sign, event.terminal))
     return fn, tuple(watched), (consts, [jnp.asarray(x) for x in leaves])
+
+
+def _traced(fn: Any, *arrays: PyTree) -> tuple[Any, bool]:
+    """Return the jaxpr of `fn` with the shapes of what it returns, and whether it can run anywhere.
+
+    JAX evaluates a jaxpr on the mesh it was traced on, while each device's own loop sees that mesh from inside. Where a
+    mesh of Explicit axes splits nothing that `fn` reads, it is therefore traced as for no mesh; a field that closes
+    over arrays of the mesh stays what it is.
+    """
+    kinds = [jax.typeof(x) for x in jax.tree.leaves(arrays)]
+    meshes = [get_abstract_mesh(), *[kind.sharding.mesh for kind in kinds]]
+    if not any(AxisType.Explicit in mesh.axis_types for mesh in meshes):
+        return jax.make_jaxpr(fn, return_shape=True)(*arrays), True
+    if not any(any(kind.sharding.spec) for kind in kinds):
+        bare = [jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type) for kind in kinds]
+        with use_abstract_mesh(AbstractMesh((), ())):
+            out = jax.make_jaxpr(fn, return_shape=True)(*jax.tree.unflatten(jax.tree.structure(arrays), bare))
+        jaxpr = out[0].jaxpr
+        read = [*jaxpr.constvars, *[x for eqn in jaxpr.eqns for x in eqn.outvars]]
+        if all(x.aval.sharding.mesh.empty for x in read):
+            return out, True
+    return jax.make_jaxpr(fn, return_shape=True)(*arrays), False
 
 
 class Spec(NamedTuple):

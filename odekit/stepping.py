@@ -21,7 +21,7 @@ from odekit.loops.kernel import refusal
 from odekit.loops.lanes import single, varying
 from odekit.loops.record import Span
 from odekit.problem import as_problem
-from odekit.request import Arrays, Spec, Static, close, prepare, split
+from odekit.request import Arrays, Spec, Static, Traced, close, prepare, split
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
 from odekit.typing import PyTree, Scalar
@@ -31,7 +31,7 @@ class State(eqx.Module):
     """A solve under way. Every leaf is an array, so that it can be saved, sent and resumed; `vmap` puts axes in front.
 
     Attributes:
-        lanes: what the loop carries.
+        lanes: what the loop carries, whose own properties read it inside of the loop, where lanes come last.
         t0: start of the interval.
         t1: end of the interval.
 
@@ -63,6 +63,16 @@ class State(eqx.Module):
     def y(self) -> PyTree:
         """The state at `t`."""
         return self.lanes.y
+
+    @property
+    def accepted(self) -> Array:
+        """The number of accepted steps."""
+        return self.lanes.counts[..., 0]
+
+    @property
+    def tried(self) -> Array:
+        """The number of attempted steps."""
+        return self.lanes.counts[..., 1]
 
     @property
     def done(self) -> Array:
@@ -186,7 +196,7 @@ def finish(state: State, *, throw: bool = True) -> Solution:
     """
     lanes, method = state.lanes, state.method.join(state.method_arrays)
     t, result = state.t, state.result
-    accepted, tried = lanes.counts[..., 0], lanes.counts[..., 1]  # axes that `vmap` added come first
+    accepted, tried = state.accepted, state.tried
     sol = Solution(
         ts=t[..., None],
         ys=jax.tree.map(lambda y: jnp.expand_dims(y, t.ndim), lanes.y),
@@ -232,14 +242,14 @@ def _proceed(static: Static, bundle: list[Any], state: State, n: Array) -> State
     fn, watched, free = close(problem, state.t0, state.y, args, state.events.join(state.event_arrays))
     controller = state.control.join(state.control_arrays)
     program = program_of(fn, state.method, controller, state.max_steps, state.y, watched)
-    last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.lanes.accepted + n)
+    last = (Last(state.y, state.t0, state.t1, None), state.lanes, state.accepted + n)
     own = Free(free, state.method_arrays, state.control_arrays)
     lanes, _ = single(program.proceed(), last, own)
     return eqx.tree_at(lambda s: s.lanes, state, lanes)
 
 
 def program_of(
-    fn: Any,
+    fn: Traced,
     method: Static,
     controller: PID,
     max_steps: int,
@@ -252,7 +262,16 @@ def program_of(
     """
     control = split(controller, numbers=True)[1]
     on_cpu = jax.default_backend() == "cpu"
-    one_kernel = on_cpu and jax.device_count() == 1 and refusal(fn.jaxpr) is None and size(y) <= SMALL
-    one_kernel = one_kernel and controller.jumps is None
-    width = block_width(y, 64 if one_kernel else 256)
-    return Program(fn, method.join, control.join, max_steps, width, fenced=on_cpu, one_kernel=one_kernel, events=events)
+    one_kernel = on_cpu and refusal(fn.jaxpr) is None and size(y) <= SMALL and controller.jumps is None
+    parts = [fn, *[f for e in events for f in (e.fn, e.apply) if f is not None]]
+    return Program(
+        fn,
+        method.join,
+        control.join,
+        max_steps,
+        width=block_width(y, 64 if one_kernel else 256),
+        fenced=on_cpu,
+        one_kernel=one_kernel,
+        events=events,
+        apart=all(part.anywhere for part in parts),
+    )

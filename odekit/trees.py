@@ -4,12 +4,14 @@ Coefficients are Python floats (weakly typed, so the state keeps its dtype; zero
 arrays (trainable). Sums of scaled arrays are used instead of `dot`, which float32 accelerators round to fewer bits.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from odekit.typing import PyTree, Row
 
@@ -96,3 +98,57 @@ def cast_like(tree: PyTree, x: PyTree) -> PyTree:
     """Return `tree` with every leaf in the real dtype of the first leaf of `x`."""
     dtype = real_dtype(jax.tree.leaves(x)[0].dtype)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def norm(tree: PyTree, lanes: int) -> Array:
+    """Return the Euclidean norm of a state whose last `lanes` axes are lanes, lane by lane."""
+    wide = common_real(tree)
+    total = jnp.zeros((), wide)
+    for x in jax.tree.leaves(tree):
+        total = total + jnp.sum(jnp.square(jnp.abs(x).astype(wide)), axis=tuple(range(x.ndim - lanes)))
+    return jnp.sqrt(total)
+
+
+class Flat(NamedTuple):
+    """A state as one real vector: real and imaginary parts are entries of their own.
+
+    Attributes:
+        vector: (n, ...) in the real dtype that holds every leaf's and float32; the axes behind the first are lanes.
+        ravel: from a state to its vector.
+        restore: from a vector to a state with the shapes and dtypes of the first.
+    """
+
+    vector: Array
+    ravel: Callable[[PyTree], Array]
+    restore: Callable[[Array], PyTree]
+
+    @classmethod
+    def of(cls, tree: PyTree, lanes: tuple[int, ...]) -> "Flat":
+        """Return `tree`, whose leaves end in the axes `lanes`, as a vector."""
+        leaves, structure = jax.tree.flatten(tree)
+        wide = common_real(tree)
+        parts = [2 if jnp.iscomplexobj(x) else 1 for x in leaves]
+        sizes = [p * (x.size // math.prod(lanes)) for p, x in zip(parts, leaves, strict=True)]
+        ends = list(itertools.accumulate(sizes))
+
+        def ravel(tree: PyTree) -> Array:
+            rows = [part.reshape(-1, *lanes).astype(wide) for x in jax.tree.leaves(tree) for part in _real_parts(x)]
+            return rows[0] if len(rows) == 1 else jnp.concatenate([jnp.zeros((0, *lanes), wide), *rows])
+
+        def restore(vector: Array) -> PyTree:
+            pieces = [vector[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+            return jax.tree.unflatten(structure, [_as(x, piece) for x, piece in zip(leaves, pieces, strict=True)])
+
+        return cls(ravel(tree), ravel, restore)
+
+
+def _real_parts(x: Array) -> tuple[Array, ...]:
+    return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+
+
+def _as(like: Array, piece: Array) -> Array:
+    """Return the rows `piece` in the shape and dtype of `like`."""
+    if not jnp.iscomplexobj(like):
+        return piece.reshape(like.shape).astype(like.dtype)
+    real, imag = jnp.split(piece.astype(real_dtype(like.dtype)), 2)
+    return lax.complex(real, imag).reshape(like.shape)

@@ -8,7 +8,7 @@ from jax import Array
 PyTree: TypeAlias = Any
 Scalar: TypeAlias = float | Array
 """A Python float or a scalar array."""
-Row: TypeAlias = tuple[float, ...] | tuple[Array, ...] | Array
+Row: TypeAlias = tuple[float, ...] | tuple[Array, ...] | tuple[float | Array, ...] | Array
 """One row of coefficients: concrete Python floats fold into the program, an array can be trained."""
 Rows: TypeAlias = tuple[Row, ...]
 VectorField: TypeAlias = Callable[..., Any]

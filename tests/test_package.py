@@ -28,7 +28,7 @@ LAYERS = (
     ("samplers",),
     ("learn",),
     ("neural",),
-    ("interop", "io", "plots", "progress", "spectral"),
+    ("checkpoint", "interop", "io", "plots", "progress", "spectral"),
     ("odekit",),
     ("demo", "__main__"),
 )

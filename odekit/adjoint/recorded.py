@@ -118,7 +118,7 @@ def reverse(program: Program, every: int) -> Engine:
             return walk(program, every, lanes, flags, back, free)
         return in_blocks(again, width)(lanes, flags, back._replace(rows=None, used=None), free)
 
-    return engine
+    return program.placed(engine, 1 << 62)
 
 
 def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back: Back, free: Free) -> tuple[Any, Any]:
@@ -136,7 +136,8 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
         fence = i >= 0 if program.fenced and lanes > 1 else None
         field, _ = program.lifted(lanes, flags, arrays)
         field = field if span.jumps is None else span.smooth(field, back.rows.s[i])
-        return program.method(arrays.method), Lifted(field, fence)
+        way = None if back.rows.way is None else back.rows.way[i]
+        return program.method(arrays.method).bound(way), Lifted(field, fence)
 
     def landed(i: Array, varied: Free, t: Array, y: PyTree) -> PyTree:
         field, events = program.lifted(lanes, flags, eqx.combine(varied, fixed))
@@ -152,15 +153,15 @@ def walk(program: Program, every: int, lanes: int, flags: tuple[bool, ...], back
         return landed(i, varied, t + dt, y) if changes else y
 
     def undo(i: Array, y: PyTree, sums: Sums) -> Sums:
-        s, h, end = back.rows.s[i], back.rows.dt[i], sums.y
+        s, h = back.rows.s[i], back.rows.dt[i]
+        end, pull = sums.y, None
         if changes:
             start, step, before = again(i, y)
             _, pull = jax.vjp(partial(landed, i), varied, start + step, before)
-            more, at_end, end = pull(end)
+        more, at_end, end = (None, 0, end) if pull is None else pull(end)
         of_step, (method, _) = partial(bind, i), bind(i, varied)
         y, t, dt, free = method.pullback(of_step, varied, span.at(s), span.sign * h, y, end)
-        if changes:
-            t, dt, free = t + at_end, dt + at_end, add(free, more)
+        t, dt, free = t + at_end, dt + at_end, free if more is None else add(free, more)
         if back.at_rows is not None:
             y = jax.tree.map(lambda a, c: a + c[i], y, back.at_rows)
         # t = t0 + share (t1 - t0) with constant shares: moving an end stretches the grid.

@@ -98,8 +98,11 @@ class Loop(NamedTuple):
 
     @property
     def fence(self) -> bool:
-        """Whether stage values stand behind a fence: it pays from some lanes on, a single one loses half."""
-        return self.fenced and self.span.length.shape[0] > 1
+        """Whether stage values stand behind a fence: it pays from some lanes on, a single one loses half.
+
+        A stage that solves a system is worth it alone: HIRES in 2.0 us a step against 7.0.
+        """
+        return self.fenced and (self.method.solves or self.span.length.shape[0] > 1)
 
     def problem(self, live: Array | None, s: Array) -> Lifted:
         """Return the field as a step from the elapsed length `s` sees it, never evaluated beyond t1 or across a jump.
@@ -120,7 +123,8 @@ def start(loop: Loop, y0: PyTree, dt0: Array | None) -> Lanes:
     problem = loop.problem(None, zero)
     carry = loop.method.init(problem, span.t0, y0)
     if dt0 is None:
-        dt0 = first_step(problem, loop.method.order, span.t0, span.sign, span.length, y0, carry, loop.control)
+        slope = loop.method.slope(carry)
+        dt0 = first_step(problem, loop.method.order, span.t0, span.sign, span.length, y0, slope, loop.control)
     dt = _first_length(span, y0, carry, lax.stop_gradient(jnp.abs(dt0)))
     return Lanes(
         clock=jnp.stack([zero, zero, dt]),
@@ -189,7 +193,8 @@ def _watch(
 ) -> tuple[Array, Array, PyTree, Any]:
     """Return the verdict on an attempt (accepted, next length, memory) once events have been looked at."""
     span, (s, low, dt), (ok, wish, memory) = loop.span, lanes.clock, verdict
-    again = partial(loop.method.dense, problem, span.at(s), span.sign * h, lanes.y)
+    method = loop.method.bound(loop.method.way(lanes.carry)) if loop.method.switches else loop.method
+    again = partial(method.dense, problem, span.at(s), span.sign * h, lanes.y)
     inner = new.inner or (lambda theta: again(theta * jnp.ones_like(h)))
     seek, watch = look(loop.events, span, lanes.watch, Attempt(s, low, h, inner, new.y, ok, live))
     piled = watch.aim <= s + 4 * jnp.finfo(s.dtype).eps * s  # event upon event, none further on
@@ -245,7 +250,7 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     """
     single = lanes.s.shape[0] == 1
     met = lanes.watch.met if loop.events else None
-    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every, met)
+    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every, met, loop.method.switches)
 
     def put(buffer: Array, x: Array, k: Array) -> Array:
         return lax.dynamic_update_index_in_dim(buffer, x, k, 0)
@@ -262,7 +267,8 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
         k = lanes.accepted[0] if single else lanes.n
         states = jax.tree.map(lambda buffer, x: put_state(buffer, x, k), rows.y, lanes.y)
         event = put(rows.event, after.watch.met, k) if loop.events else None
-        return after, Rows(put(rows.s, lanes.s, k), put(rows.dt, moved, k), states, event)
+        way = None if rows.way is None else put(rows.way, loop.method.way(lanes.carry), k)
+        return after, Rows(put(rows.s, lanes.s, k), put(rows.dt, moved, k), states, event, way)
 
     def going(state: tuple[Lanes, Rows]) -> Array:
         return jnp.any(state[0].live) & (state[0].n < max_steps)
@@ -270,7 +276,7 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     return lax.while_loop(going, body, (lanes, rows))
 
 
-def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int, event: Array | None = None) -> Rows:
+def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int, event: Array | None, switches: bool) -> Rows:
     """Return rows of zeros, one for each of `max_steps` steps and a state for every `every`-th."""
 
     def blank(x: Array, n: int) -> Array:
@@ -278,7 +284,8 @@ def blank_rows(s: Array, dt: Array, y: PyTree, max_steps: int, every: int, event
 
     count = -(-max_steps // every)
     event = None if event is None else blank(event, max_steps)
-    return Rows(blank(s, max_steps), blank(dt, max_steps), jax.tree.map(lambda x: blank(x, count), y), event)
+    way = blank(jnp.zeros_like(s, bool), max_steps) if switches else None
+    return Rows(blank(s, max_steps), blank(dt, max_steps), jax.tree.map(lambda x: blank(x, count), y), event, way)
 
 
 def used_rows(lanes: Lanes) -> Array:

@@ -12,7 +12,7 @@ from odekit.control import PID
 from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, running, start, used_rows
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
-from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift
+from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
 from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.refill import BLOCKS, refill
 from odekit.typing import PyTree
@@ -50,6 +50,7 @@ class Program(NamedTuple):
         one_kernel: whether the loop is compiled into one function.
         attached: whether step lengths carry the tangent of the interval (forward mode).
         events: what is watched, as functions of `(free.field, t, y)` of one lane.
+        apart: whether devices may run their lanes apart.
     """
 
     fn: Callable[..., PyTree]
@@ -60,14 +61,25 @@ class Program(NamedTuple):
     fenced: bool
     one_kernel: bool = False
     attached: bool = False
+    apart: bool = True
     events: tuple[Watched, ...] = ()
+
+    def placed(self, engine: Engine, width: int) -> Engine:
+        """Return `engine` in blocks of `width` lanes, run by every device on its own lanes."""
+        blocks = in_blocks(engine, width)
+        return on_devices(blocks) if self.apart else blocks
 
     def compiled(self, go: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """Return a loop over time as one function on CPU where that is asked for and can be.
 
         Only the loop: its body is then the same in a solve, in pieces of one, and in a record, and so are its bits.
+        Not inside a checked `shard_map`, whose types the call loses.
         """
-        return partial(one_kernel, go) if self.one_kernel and not self.attached else go
+
+        def run(*args: PyTree) -> PyTree:
+            return go(*args) if scattered(args) or varies(args) else one_kernel(go, *args)
+
+        return run if self.one_kernel and not self.attached else go
 
     def loop(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> Loop:
         """Return the loop over `lanes` lanes."""
@@ -111,7 +123,7 @@ class Program(NamedTuple):
             return raw(self.compiled(go)(self.started(lanes, flags, last, free), last, free)), ()
 
         def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, tuple[()]]:
-            if lanes < BLOCKS * self.width:
+            if lanes < BLOCKS * self.width or scattered((last, free)):
                 return in_blocks(block, self.width)(lanes, flags, last, free)
 
             def go(state: Lanes, floor: Array, last: Last, free: Free) -> Lanes:
@@ -124,7 +136,7 @@ class Program(NamedTuple):
             ends, n = refill(begin, self.compiled(go), live, end, lanes, self.width, last, free, flags)
             return raw(ends._replace(n=n)), ()
 
-        return engine
+        return on_devices(engine) if self.apart else engine
 
     def begin(self) -> Engine:
         """Return the engine that stops before the first step, with the loop's own state."""
@@ -132,7 +144,7 @@ class Program(NamedTuple):
         def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Lanes, tuple[()]]:
             return unshare(self.started(lanes, flags, last, free)), ()
 
-        return in_blocks(engine, self.width)
+        return self.placed(engine, self.width)
 
     def proceed(self) -> Engine:
         """Return the engine that takes the loop's own state to a number of accepted steps.
@@ -148,7 +160,7 @@ class Program(NamedTuple):
 
             return unshare(self.compiled(go)(state._replace(n=jnp.max(state.n)), target, ends, free)), ()
 
-        return in_blocks(engine, self.width)
+        return self.placed(engine, self.width)
 
     def record(self, every: int = 1, most: int | None = None) -> Engine:
         """Return the engine that keeps every step, the states only at every `every`-th.
@@ -162,11 +174,12 @@ class Program(NamedTuple):
 
         def only_run(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, Rows], tuple[()]]:
             end, _ = self.run()(lanes, flags, last, free)
-            return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every, end.event)), ()
+            switches = self.method(free.method).switches
+            return (end, blank_rows(end.s, end.dt, end.y, self.max_steps, every, end.event, switches)), ()
 
         if most is None:
-            return in_blocks(engine, self.width)
-        return lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest)
+            return self.placed(engine, self.width)
+        return self.placed(lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest), 1 << 62)
 
     def recorded(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int) -> tuple[Lanes, Rows]:
         """Return the end and the recorded steps of one block of lanes."""
@@ -200,9 +213,9 @@ def raw(lanes: Lanes) -> Raw:
 def block_width(y: PyTree, default: int = 256, budget: int = 1 << 20) -> int:
     """Return how many lanes fit a block: on CPU about half of a core's L2 for some twelve copies of the state.
 
-    Elsewhere, and where several devices may hold the lanes, all lanes are one block.
+    Elsewhere all lanes are one block.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if jax.default_backend() != "cpu":
         return 1 << 62
     return max(8, min(default, budget // max(1, 12 * size(y))))
 

@@ -28,12 +28,12 @@ ELEMENTWISE = """
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
 SHAPES = """
-    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev slice split
-    squeeze stack tile transpose unstack
+    broadcast_in_dim concatenate dynamic_slice dynamic_update_slice empty2 expand_dims gather iota pad pvary reshape rev
+    slice split squeeze stack tile transpose unstack
 """
 CALLS = """
     closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr jit pjit checkpoint remat2 while cond
-    scan
+    scan custom_linear_solve
 """
 SUMS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum"
 
@@ -76,7 +76,9 @@ def one_kernel(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
 
     def small(*given: Array) -> list[Array]:
         call = jax.jit(lambda *given: (run(*given), given))
-        return set_xla_metadata(call(*lax.optimization_barrier(given)), **{MARK: "true", "inlineable": "false"})[0]
+        out: Any = call(*lax.optimization_barrier(given))
+        marked: Any = set_xla_metadata(out, **{MARK: "true", "inlineable": "false"})
+        return marked[0]
 
     out = run(*given) if refusal(traced.jaxpr) else lax.platform_dependent(*given, cpu=small, default=run)
     return jax.tree.unflatten(jax.tree.structure(shape), out)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
+from jax.sharding import AxisType, NamedSharding, get_abstract_mesh
+from jax.sharding import PartitionSpec as P
 
 from odekit.typing import PyTree
 
@@ -55,30 +57,32 @@ def _many(engine: Engine, lanes: int, flags: tuple[bool, ...], last: PyTree, fre
     return call(jax.tree.leaves(last), jax.tree.leaves(free))
 
 
-def axis_of(x: Array, axis: int) -> Any:
-    """Return the mesh axes that `axis` of x is split over by its type (Explicit meshes), else None."""
-    spec = getattr(jax.typeof(x).sharding, "spec", ())
-    return spec[axis] if spec and axis < len(spec) else None
+def axis_of(x: Array, axis: int) -> NamedSharding | None:
+    """Return the mesh and the mesh axes that `axis` of x is split over by its type (Explicit meshes), else None."""
+    sharding = jax.typeof(x).sharding
+    spec = sharding.spec
+    return NamedSharding(sharding.mesh, P(spec[axis])) if axis < len(spec) and spec[axis] is not None else None
 
 
-def broadcast(x: Array, shape: tuple[int, ...], axis: int, name: Any) -> Array:
-    """Broadcast to `shape`, whose new `axis` is split over the mesh axes `name`, None for none."""
-    if name is None:
+def broadcast(x: Array, shape: tuple[int, ...], axis: int, split: NamedSharding | None) -> Array:
+    """Broadcast to `shape`, whose new `axis` is split as `split` says, None for not at all."""
+    if split is None:
         return jnp.broadcast_to(x, shape)
-    spec: list[Any] = [
-        axis_of(x, i - len(shape) + x.ndim) if i >= len(shape) - x.ndim else None for i in range(len(shape))
-    ]
-    spec[axis] = name
-    return jnp.broadcast_to(x, shape, out_sharding=jax.sharding.PartitionSpec(*spec))
+    new = len(shape) - x.ndim
+    kept = [axis_of(x, i) for i in range(x.ndim)]
+    spec = [None] * new + [None if part is None else part.spec[0] for part in kept]
+    spec[axis] = split.spec[0]
+    return jnp.broadcast_to(x, shape, out_sharding=NamedSharding(split.mesh, P(*spec)))
 
 
 def _merge(x: Array, axis: int) -> Array:
     """Merge `axis` and the one behind it; the mesh axes of the first stay those of the result."""
     shape = (*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
-    if axis_of(x, axis) is None:
+    split = axis_of(x, axis)
+    if split is None:
         return x.reshape(shape)
-    spec = [axis_of(x, i if i <= axis else i + 1) for i in range(len(shape))]
-    return jnp.reshape(x, shape, out_sharding=jax.sharding.PartitionSpec(*spec))
+    spec = jax.typeof(x).sharding.spec
+    return jnp.reshape(x, shape, out_sharding=NamedSharding(split.mesh, P(*spec[: axis + 1], *spec[axis + 2 :])))
 
 
 def _fold_last(x: Array, batched: bool, size: int, axis: Any) -> Array:
@@ -124,19 +128,69 @@ def varying(tree: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, marked)
 
 
+def varies(tree: PyTree) -> bool:
+    """Return whether the types say that an array of `tree` varies over manual mesh axes (a checked `shard_map`)."""
+    return any(_manual(x) for x in jax.tree.leaves(tree))
+
+
 def _manual(x: Array) -> frozenset[str]:
     kind = jax.typeof(x)
     return getattr(getattr(kind, "manual_axis_type", None), "varying", getattr(kind, "vma", frozenset()))
 
 
+def on_devices(engine: Engine) -> Engine:
+    """Return `engine` run by every device on its own lanes, where their type says how they are split over a mesh.
+
+    The devices share no condition: each loop ends with the slowest lane of its own device. Lanes whose states are
+    themselves split stay in one loop.
+    """
+
+    def divided(lanes: int, flags: tuple[bool, ...], last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
+        leaves, tree = jax.tree.flatten(free)
+        at = [(x, x.ndim - 1) for x in jax.tree.leaves(last)]
+        at += [(x, 0 if flag else None) for x, flag in zip(leaves, flags, strict=True)]
+        split = next((found for x, i in at if i is not None and (found := axis_of(x, i))), None)
+        if split is None or any(axis_of(x, j) for x, i in at for j in range(x.ndim) if j != i):
+            return engine(lanes, flags, last, free)
+        (name,) = split.spec
+
+        def own(last: PyTree, leaves: list[Array]) -> tuple[PyTree, PyTree]:
+            few = jax.tree.leaves(last)[0].shape[-1]
+            out_last, out_lead = engine(few, flags, last, jax.tree.unflatten(tree, leaves))
+            return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), out_last), out_lead
+
+        at_end = jax.tree.map(lambda x: P(*[None] * (x.ndim - 1), name), last)
+        ahead = [P(name) if flag else P() for flag in flags]
+        names = {name} if isinstance(name, str) else set(name)
+        specs = {"in_specs": (at_end, ahead), "out_specs": P(name)}
+        each = jax.shard_map(own, mesh=split.mesh, axis_names=names, check_vma=False, **specs)
+        out_last, out_lead = each(last, leaves)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), out_last), out_lead
+
+    return divided
+
+
+def scattered(tree: PyTree) -> bool:
+    """Return whether devices may each hold a part of these arrays, by their types or in a way that no type tells."""
+    shardings = [jax.typeof(x).sharding for x in jax.tree.leaves(tree)]
+    meshes = [get_abstract_mesh(), *[sharding.mesh for sharding in shardings]]
+    auto = any(
+        kind == AxisType.Auto and n > 1
+        for mesh in meshes
+        for kind, n in zip(mesh.axis_types, mesh.axis_sizes, strict=True)
+    )
+    return auto or any(any(sharding.spec) for sharding in shardings)
+
+
 def in_blocks(engine: Engine, width: int) -> Engine:
     """Return `engine` run on blocks of `width` lanes one after the other, so that a block's arrays stay in cache.
 
-    The last block is filled up with copies of the last lane; what they give is dropped.
+    The last block is filled up with copies of the last lane; what they give is dropped. Lanes that may be split over
+    devices in a way unknown here stay one block, which no device has to gather.
     """
 
     def blocked(lanes: int, flags: tuple[bool, ...], last: PyTree, free: PyTree) -> tuple[PyTree, PyTree]:
-        if lanes <= width:
+        if lanes <= width or scattered((last, free)):
             return engine(lanes, flags, last, free)
         count = -(-lanes // width)
         fill = count * width - lanes

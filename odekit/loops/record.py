@@ -86,13 +86,15 @@ class Span(NamedTuple):
 class Rows(NamedTuple):
     """The steps of a solve, one row an iteration: start, length (0 where rejected or finished), state at the start.
 
-    `event` is the number of the event that the step ended at, -1 for none (None where no event is watched).
+    `event` is the number of the event that the step ended at, -1 for none (None where no event is watched), `way` which
+    way the method took (None for one that has no choice).
     """
 
     s: Array
     dt: Array
     y: PyTree
     event: Any = None
+    way: Any = None
 
 
 class Raw(NamedTuple):

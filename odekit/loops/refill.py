@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from odekit.loops.lanes import varying
 from odekit.trees import select
 from odekit.typing import PyTree
 
@@ -56,6 +57,6 @@ def refill(
     given = inputs(index)
     state = begin(*given)
     blank = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], lanes), x.dtype), jax.eval_shape(end, state))
-    carry = (index, jnp.int32(width), given, state, blank)
+    carry = varying((index, jnp.int32(width), given, state, blank))
     out = lax.while_loop(lambda carry: jnp.any(carry[0] < lanes), exchange, carry)
     return out[-1], out[-2].n

@@ -57,8 +57,8 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
     start, dt = span.share(begin), span.share(rows.dt[k], begin)
     inside = dt > 0
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
-    y0 = jax.tree.map(lambda y: y[k], rows.y)
-    ys = _inner(bind(free), method, track, start)(span.at(start), span.sign * dt, y0, theta)
+    y0, way = jax.tree.map(lambda x: x[k], (rows.y, rows.way))
+    ys = _inner(bind(free), method, track, start)(span.at(start), span.sign * dt, y0, theta, way)
     ended, beyond = s >= track.s, absent | (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
 
     @jax.vmap
@@ -70,12 +70,11 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
 
 def _inner(problem: Any, method: Any, track: Track, start: Array) -> Callable[..., PyTree]:
     """Return the method's interpolant over many steps, those that start at the elapsed lengths `start`."""
-    if track.jumps is None:
-        return jax.vmap(partial(method.dense, problem))
     span = Span.of(track.t0, track.t1, track.jumps)
 
-    def one(s: Array, *step: Any) -> PyTree:
-        return method.dense(Lifted(span.smooth(problem, s), None), *step)
+    def one(s: Array, t: Array, dt: Array, y: PyTree, theta: Array, way: Array | None) -> PyTree:
+        seen = problem if span.jumps is None else Lifted(span.smooth(problem, s), None)
+        return method.bound(way).dense(seen, t, dt, y, theta)
 
     return partial(jax.vmap(one), start)
 

@@ -16,7 +16,7 @@ class Step(NamedTuple):
 
     Attributes:
         y: the new state.
-        err: its error estimate; None without one.
+        err: its error estimate, or `control.Damped` (two in one); None without one.
         carry: the method's, for the next step.
         inner: from theta in [0, 1] to the state inside the step, by the stages that it has; None where they do not
             suffice, and `Method.dense` takes the step again. Not called, it costs nothing.
@@ -81,9 +81,34 @@ class Method(eqx.Module):
         return False
 
     @property
+    def solves(self) -> bool:
+        """Whether a stage solves a system of equations."""
+        return False
+
+    @property
     def semilinear(self) -> bool:
         """Whether a step needs the linear part of the problem apart."""
         return False
+
+    def slope(self, carry: PyTree) -> PyTree:
+        """Return the derivative at the start, which `init` has worked out."""
+        return carry
+
+    @property
+    def switches(self) -> bool:
+        """Whether a step may be taken in one of two ways."""
+        return False
+
+    def way(self, carry: PyTree) -> Array | None:
+        """Return which way a step from this carry takes, one boolean a lane; None where there is one way only.
+
+        It is recorded with every step, because the state alone does not tell it.
+        """
+        return None
+
+    def bound(self, way: Array | None) -> "Method":
+        """Return this method bound to a recorded way, to take that step once more."""
+        return self
 
     def pullback(self, bind: Bind, free: PyTree, t: Array, dt: Array, y: PyTree, bar: PyTree) -> "Pulled":
         """Return the cotangents of what a step reads from `bar`, that of the state after it.

@@ -6,10 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
+from odekit.control import Damped
 from odekit.solvers.base import Bind, Method, Pulled, Step
-from odekit.trees import add, axpy, inner, lincomb, scale
+from odekit.trees import add, axpy, inner, lincomb, norm, scale
 from odekit.typing import PyTree, Row, Rows
 
 
@@ -27,14 +28,17 @@ class RungeKutta(Method):
         c: (s,) nodes, `c[0] = 0`.
         b_err: (s,) or (s + 1,), `b` minus the embedded weights; the optional last entry belongs to the derivative at
             the new point. None: no error estimate, fixed steps only.
+        b_err_low: likewise, a second estimate of lower order, which damps the first (see `control.Damped`).
         order: order of `b`.
-        weights: (s or s + 1) rows of polynomial coefficients in theta, theta^2, ...: the method's own interpolant.
-            None: cubic Hermite.
+        weights: (s, s + 1 or more) rows of polynomial coefficients in theta, theta^2, ...: the method's own
+            interpolant. None: cubic Hermite.
+        a_dense: rows of lengths s + 1, s + 2, ...: stages of the interpolant alone, evaluated only where it is read.
+        c_dense: their nodes.
         name: what to call it.
         source: where it comes from.
 
     Raises:
-        ValueError: the lengths of `a`, `b`, `c`, `b_err` do not fit each other.
+        ValueError: the lengths of the coefficients do not fit each other.
 
     Example:
         >>> heun = RungeKutta(a=((1.0,),), b=(0.5, 0.5), c=(0.0, 1.0), b_err=(-0.5, 0.5), order=2)
@@ -50,6 +54,9 @@ class RungeKutta(Method):
     b_err: Row | None = None
     order: int = eqx.field(static=True, default=1)
     weights: Rows | None = None
+    b_err_low: Row | None = None
+    a_dense: Rows = ()
+    c_dense: Row = ()
     name: str = eqx.field(static=True, default="RungeKutta")
     source: str = eqx.field(static=True, default="user")
 
@@ -60,10 +67,14 @@ class RungeKutta(Method):
             raise ValueError(f"`a` has rows of lengths {lengths}; {s} weights `b` need rows 1 to {s - 1}.")
         if len(self.c) != s:
             raise ValueError(f"`c` has {len(self.c)} nodes for {s} weights `b`; give one node a stage.")
-        if self.b_err is not None and len(self.b_err) not in (s, s + 1):
-            raise ValueError(
-                f"`b_err` has {len(self.b_err)} entries; {s} stages need {s}, or {s + 1} with the new point."
-            )
+        for name, row in (("b_err", self.b_err), ("b_err_low", self.b_err_low)):
+            if row is not None and len(row) not in (s, s + 1):
+                raise ValueError(
+                    f"`{name}` has {len(row)} entries; {s} stages need {s}, or {s + 1} with the new point."
+                )
+        lengths = [len(row) for row in self.a_dense]
+        if lengths != list(range(s + 1, s + 1 + len(self.c_dense))):
+            raise ValueError(f"`a_dense` has rows of lengths {lengths}; its {len(self.c_dense)} nodes need {s + 1} on.")
 
     @property
     def adaptive(self) -> bool:
@@ -83,9 +94,24 @@ class RungeKutta(Method):
         """Take one step; the derivative at its end is the first stage of the next."""
         ks = self._stages(problem, t, dt, y, carry)
         y1 = problem.combine(y, dt, self.b, ks)
-        k1 = problem(t + dt, y1)
-        err = None if self.b_err is None else scale(dt, lincomb(self.b_err, [*ks, k1]))
-        return Step(y1, err, k1, partial(self._inner, dt, y, y1, [*ks, k1]))
+        ks.append(problem(t + dt, y1))
+        return Step(y1, self._error(dt, ks), ks[-1], partial(self._inner, problem, t, dt, y, y1, ks))
+
+    def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
+        """Take one step; return with it the size of the fastest rate of the problem that the step has met.
+
+        Steps at the edge of stability differ in the direction of that rate. The Jacobian is applied to the change of
+        the field over the last stage, because the change of the state is mostly slow (Robertson's problem at 1e-8:
+        14 times too small a rate).
+        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, 1996, IV.2, eq. 2.16.
+        """
+        ks = self._stages(problem, t, dt, y, carry)
+        y1 = problem.combine(y, dt, self.b, ks)
+        k1, push = jax.linearize(lambda y: problem(t + dt, y), y1)
+        change = lax.stop_gradient(add(k1, scale(-1, ks[-1])))
+        top, bottom = norm(lax.stop_gradient(push(change)), jnp.ndim(dt)), norm(change, jnp.ndim(dt))
+        rate = jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1), 0)
+        return Step(y1, self._error(dt, [*ks, k1]), k1), rate
 
     def pullback(self, bind: Bind, free: PyTree, t: Array, dt: Array, y: PyTree, bar: PyTree) -> Pulled:
         """Walk the stages back, the sums of cotangents behind fences as those of the stages are.
@@ -104,7 +130,7 @@ class RungeKutta(Method):
         out = Pulled(bar, jnp.zeros_like(t), jnp.zeros_like(dt), jax.tree.map(jnp.zeros_like, free))
         later = []  # cotangents of the stage values, the last first
         for i in reversed(range(len(ks))):
-            column = [self.b[i], *[self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))]]
+            column = (self.b[i], *(self.a[j - 1][i] for j in reversed(range(i + 1, len(ks)))))
             rate = problem.fence(partial(lincomb, column, [bar, *later]), bar)
             at_free, at_t, at_y = pulls[i](scale(dt, rate))
             later.append(at_y)
@@ -120,19 +146,33 @@ class RungeKutta(Method):
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
         ks = self._stages(problem, t, dt, y, problem(t, y))
         y1 = axpy(y, dt, self.b, ks)
-        return self._inner(dt, y, y1, [*ks, problem(t + dt, y1)], theta)
+        return self._inner(problem, t, dt, y, y1, [*ks, problem(t + dt, y1)], theta)
 
-    def _inner(self, dt: Array, y0: PyTree, y1: PyTree, ks: list[PyTree], theta: Array) -> PyTree:
+    def _inner(
+        self, problem: Any, t: Array, dt: Array, y0: PyTree, y1: PyTree, ks: list[PyTree], theta: Array
+    ) -> PyTree:
+        ks = _extended(ks, self.a_dense, self.c_dense, problem, t, dt, y0)
         if self.weights is None:
-            return hermite(theta, dt, y0, y1, ks[0], ks[-1])
-        return axpy(y0, dt, tuple(_polynomial(row, theta) for row in self.weights), ks)
+            return hermite(theta, dt, y0, y1, ks[0], ks[len(self.b)])
+        return axpy(y0, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
 
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
-        ks = [k0]
-        for a_i, c_i in zip(self.a, self.c[1:], strict=True):
-            y_i = problem.combine(y, dt, a_i, ks)
-            ks.append(problem(t + c_i * dt, y_i))
-        return ks
+        return _extended([k0], self.a, self.c[1:], problem, t, dt, y)
+
+    def _error(self, dt: Array, ks: list[PyTree]) -> PyTree | None:
+        if self.b_err is None:
+            return None
+        err = scale(dt, lincomb(self.b_err, ks))
+        return err if self.b_err_low is None else Damped(err, scale(dt, lincomb(self.b_err_low, ks)))
+
+
+def _extended(ks: list[PyTree], a: Rows, c: Row, problem: Any, t: Array, dt: Array, y: PyTree) -> list[PyTree]:
+    """Return the stages and one more for each row of `a`."""
+    ks = list(ks)
+    for a_i, c_i in zip(a, c, strict=True):
+        y_i = problem.combine(y, dt, a_i, ks)
+        ks.append(problem(t + c_i * dt, y_i))
+    return ks
 
 
 def hermite(theta: Array, dt: Array, y0: PyTree, y1: PyTree, k0: PyTree, k1: PyTree) -> PyTree:
@@ -143,7 +183,8 @@ def hermite(theta: Array, dt: Array, y0: PyTree, y1: PyTree, k0: PyTree, k1: PyT
     return axpy(values, dt, (bump * rest, -bump * theta), [k0, k1])
 
 
-def _polynomial(row: Row, theta: Any) -> Any:
+def polynomial(row: Row, theta: Any) -> Any:
+    """Return `row[0] theta + row[1] theta^2 + ...`."""
     total = 0.0  # a theta that is a Python float folds with its coefficients
     for coefficient in reversed(tuple(row)):
         total = (total + coefficient) * theta

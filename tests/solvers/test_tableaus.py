@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 import odekit.solvers
-from odekit.solvers import METHODS, RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
+from odekit.solvers import DOP853, METHODS, RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
 from odekit.solvers.base import Method
 from odekit.solvers.runge_kutta import RungeKutta, hermite
 
 TABLEAUS = tuple(make for make in METHODS if typing.get_type_hints(make)["return"] is RungeKutta)
-EMBEDDED_ORDER = {Heun: 1, Midpoint: 1, Ralston: 1, Bosh3: 2, Dopri5: 4, Tsit5: 4, Dopri8: 7}
-DENSE_ORDER = {Euler: 1, Heun: 2, Midpoint: 2, Ralston: 2, Bosh3: 3, RK4: 3, Dopri5: 4, Tsit5: 4, Dopri8: 5}
+EMBEDDED_ORDER = {Heun: 1, Midpoint: 1, Ralston: 1, Bosh3: 2, Dopri5: 4, Tsit5: 4, Dopri8: 7, DOP853: 5}
+LOW_ORDER = {DOP853: 3}
+DENSE_ORDER = {Euler: 1, Heun: 2, Midpoint: 2, Ralston: 2, Bosh3: 3, RK4: 3, Dopri5: 4, Tsit5: 4, Dopri8: 5, DOP853: 7}
 TREES_PER_ORDER = (1, 1, 2, 4, 9, 20, 48, 115, 286)
 THETAS = (0.0, 0.1, 1 / 3, 0.5, 0.8, 1.0)
 NODEPY = {
@@ -82,13 +83,17 @@ def residual(phi, b, order, theta=1.0):
 
 
 def full(method):
-    """Square `a`, with the new point as a last stage, and `b`, `b_err`, `c` padded to it."""
-    s = len(method.b)
-    a = np.zeros((s + 1, s + 1))
-    for i, row in enumerate([*method.a, method.b], start=1):
-        a[i, : len(row)] = row
-    pad = lambda row: np.pad(np.asarray(row, float), (0, s + 1 - len(row)))  # noqa: E731
-    return a, pad(method.b), None if method.b_err is None else pad(method.b_err), np.append(method.c, 1.0)
+    """Square `a`, with the new point as a stage behind the others and the interpolant's stages last; `b`, `b_err`, `c`
+    padded to it.
+    """
+    rows = [(), *method.a, method.b, *method.a_dense]
+    a = np.stack([padded(row, len(rows)) for row in rows])
+    b_err = None if method.b_err is None else padded(method.b_err, len(rows))
+    return a, padded(method.b, len(rows)), b_err, np.array([*method.c, 1.0, *method.c_dense])
+
+
+def padded(row, length):
+    return np.pad(np.asarray(row, float), (0, length - len(row)))
 
 
 def dense_weights(method, theta):
@@ -98,7 +103,7 @@ def dense_weights(method, theta):
         return np.asarray(method.weights) @ powers
     b = full(method)[1]
     ends = np.zeros_like(b)
-    ends[0], ends[-1] = theta * (1 - theta) ** 2, -(theta**2) * (1 - theta)
+    ends[0], ends[len(method.b)] = theta * (1 - theta) ** 2, -(theta**2) * (1 - theta)
     return theta**2 * (3 - 2 * theta) * b + ends
 
 
@@ -110,6 +115,9 @@ def largest_defect(method, make):
     defects += [residual(phi, b, p) for p in range(1, method.order + 1)]
     if b_err is not None:
         defects += [residual(phi, b - b_err, p) for p in range(1, EMBEDDED_ORDER[make] + 1)]
+    if method.b_err_low is not None:
+        low = b - padded(method.b_err_low, len(b))
+        defects += [residual(phi, low, p) for p in range(1, LOW_ORDER[make] + 1)]
     for theta in THETAS:
         weights = dense_weights(method, theta)
         defects += [residual(phi, weights, p, theta) for p in range(1, DENSE_ORDER[make] + 1)]
@@ -138,6 +146,16 @@ def test_order_of_embedded(make):
     assert residual(phi, b - b_err, order + 1) > 1e-6
 
 
+@pytest.mark.parametrize("make", LOW_ORDER)
+def test_order_of_the_second_estimate(make):
+    method, order = make(), LOW_ORDER[make]
+    a, b, _, _ = full(method)
+    phi, low = stage_weights(a, order + 1), b - padded(method.b_err_low, len(b))
+    assert max(residual(phi, low, p) for p in range(1, order + 1)) < 1e-12
+    assert residual(phi, low, order + 1) > 1e-6
+    assert {make for make in TABLEAUS if make().b_err_low is not None} == set(LOW_ORDER)
+
+
 @pytest.mark.parametrize("make", TABLEAUS)
 def test_rows_sum_to_c(make):
     a, _, _, c = full(make())
@@ -149,7 +167,25 @@ def test_error_estimate_exists_where_declared(make):
     assert make().adaptive == (make in EMBEDDED_ORDER)
 
 
-@pytest.mark.parametrize("make", TABLEAUS)
+def test_every_tableau_has_an_independent_table():
+    assert set(TABLEAUS) == {*NODEPY, DOP853}
+
+
+def test_digits_of_dop853_against_scipy():
+    from scipy.integrate import DOP853 as Other
+
+    method = DOP853()
+    a, b, b_err, c = full(method)
+    np.testing.assert_array_equal(a[:12, :12], Other.A)
+    np.testing.assert_array_equal(b[:12], Other.B)
+    np.testing.assert_array_equal(c[:12], Other.C)
+    np.testing.assert_array_equal(b_err[:13], Other.E5)
+    np.testing.assert_array_equal(padded(method.b_err_low, 13), Other.E3)
+    np.testing.assert_array_equal(a[13:], Other.A_EXTRA)
+    np.testing.assert_array_equal(c[13:], Other.C_EXTRA)
+
+
+@pytest.mark.parametrize("make", NODEPY)
 def test_digits_against_nodepy(make):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the reference package's docstrings, not ours
@@ -206,11 +242,11 @@ def slipped(method):
     def slip(row, j):
         return tuple(x + 1e-6 * (i == j) for i, x in enumerate(row))
 
-    for name in ("b", "b_err", "c"):
+    for name in ("b", "b_err", "b_err_low", "c", "c_dense"):
         row = getattr(method, name)
         for j in range(len(row or ())):
             yield f"{name}[{j}]", dataclasses.replace(method, **{name: slip(row, j)})
-    for name in ("a", "weights"):
+    for name in ("a", "a_dense", "weights"):
         rows = getattr(method, name) or ()
         for i, row in enumerate(rows):
             for j in range(len(row)):
@@ -225,7 +261,7 @@ def test_a_slip_in_any_coefficient_is_caught(make):
     assert missed == []
 
 
-@pytest.mark.parametrize("make", [Bosh3, RK4, Dopri5, Tsit5, Dopri8])
+@pytest.mark.parametrize("make", [Bosh3, RK4, Dopri5, Tsit5, Dopri8, DOP853])
 def test_a_slip_that_keeps_row_sums_is_caught_by_the_trees(make):
     method = make()
     for i, row in enumerate(method.a[1:], start=1):
@@ -237,7 +273,8 @@ def test_a_slip_that_keeps_row_sums_is_caught_by_the_trees(make):
 @pytest.mark.parametrize("make", TABLEAUS)
 def test_coefficients_are_python_floats(make):
     method = make()
-    rows = [method.b, method.c, method.b_err or (), *method.a, *(method.weights or ())]
+    rows = [method.b, method.c, method.c_dense, method.b_err or (), method.b_err_low or ()]
+    rows += [*method.a, *method.a_dense, *(method.weights or ())]
     assert all(type(x) is float for row in rows for x in row)
 
 
