@@ -9,6 +9,7 @@ from odekit.citations import cite
 from odekit.control import PID
 from odekit.errors import Result, SolveError
 from odekit.event import Event
+from odekit.interop import as_diffrax, diffeqsolve
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
 from odekit.samplers.denoiser import Denoiser, guided
@@ -59,9 +60,11 @@ __all__ = [
     "State",
     "Tsit5",
     "adjoint",
+    "as_diffrax",
     "check",
     "checkpointed",
     "cite",
+    "diffeqsolve",
     "finish",
     "finite_or",
     "guided",

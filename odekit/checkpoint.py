@@ -97,7 +97,8 @@ def fingerprint(problem: Any, state: State, args: PyTree = None, args_axes: PyTr
         args_axes: as for `checkpointed`.
 
     Returns:
-        Checksums by name: of the arguments, the controller, the interval, the method, the start and the vector field
+        Checksums by name: of the arguments, the controller, the events (their names and
+            directions), the interval, the method, the start and the vector field
         (its program, with shapes and dtypes, and the arrays that it closes over).
 
     Raises:
@@ -106,7 +107,7 @@ def fingerprint(problem: Any, state: State, args: PyTree = None, args_axes: PyTr
     Example:
         >>> import odekit as ok
         >>> sorted(fingerprint(lambda t, y, args: -y, ok.init(lambda t, y, args: -y, 1.0, 0.0, 1.0)))
-        ['arguments', 'controller', 'interval', 'method', 'start', 'vector field']
+        ['arguments', 'controller', 'events', 'interval', 'method', 'start', 'vector field']
     """
     field = as_problem(problem)
     for _ in range(state.t0.ndim):
@@ -116,6 +117,7 @@ def fingerprint(problem: Any, state: State, args: PyTree = None, args_axes: PyTr
     return {
         "arguments": _digest(static, leaves),
         "controller": _digest(state.control, state.control_arrays),
+        "events": _digest(state.events, state.event_arrays),
         "interval": _digest("", [state.t0, state.t1]),
         "method": _digest(state.method, state.method_arrays),
         "start": _digest("", [state.lanes.clock[..., :2], *jax.tree.leaves(state.y)]),

@@ -1,7 +1,7 @@
 """The front door: check, convert, bind, pick the loop and the adjoint, wrap up."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any
 
 import equinox as eqx
@@ -32,7 +32,7 @@ def solve(
     y0: PyTree,
     t0: Scalar,
     t1: Scalar,
-    method: Method | None = None,
+    method: Any = None,
     args: PyTree = None,
     *,
     rtol: PyTree = 1e-5,
@@ -61,7 +61,8 @@ def solve(
         t0: start, in the units of t. Times are kept in the real dtype of the state, at least float32.
         t1: end; may be smaller than t0.
         method: default `Tsit5()` for an ODE, `Krogstad4()` or `Tsit5()` for a semilinear problem on a uniform or
-            adaptive grid, `EulerMaruyama()` for an SDE.
+            adaptive grid, `EulerMaruyama()` for an SDE. A diffrax solver is run by diffrax, an implicit one with
+            Newton's method unless it has a root finder of its own.
         args: passed to the problem; any pytree.
         rtol: relative tolerance; a scalar, or a pytree like y0.
         atol: absolute tolerance, in the units of y; likewise.
@@ -97,6 +98,15 @@ def solve(
     Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.4.
     """
     check_order(problem, y0)
+    if method is not None and not isinstance(method, Method):
+        if event is not None or key is not None or progress is not None:
+            given = "event" if event is not None else "key" if key is not None else "progress"
+            raise ValueError(f"`{given}` was given with a method of another library; drop it, or call diffeqsolve.")
+        return solve_by(
+            method, problem, y0, t0, t1, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
+            dt0=dt0, saveat=saveat, adjoint=adjoint, event=event, max_steps=max_steps,
+            throw=throw,
+        )  # fmt: skip
     request = prepare(
         problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
         dt0=dt0, saveat=saveat, event=event, adjoint=adjoint, key=key, max_steps=max_steps,
@@ -106,6 +116,12 @@ def solve(
         failed = sol.result != errors.Result.SUCCESS
         return eqx.error_if(sol, failed, "A solve did not reach t1; look at `sol.result` with `throw=False`.")
     return check(sol) if throw and errors.known(sol.result, sol.t1) else sol
+
+
+@singledispatch
+def solve_by(method: Any, *_: Any, **__: Any) -> Solution:
+    """Solve by a method of another library; the doors register the types they know."""
+    raise TypeError(f"`method` was {type(method).__name__}; give a method of odekit such as Tsit5().")
 
 
 def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[int, int, str], None]) -> Solution:
@@ -152,7 +168,7 @@ def _adaptive(
 
 
 def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
-    errors.check_field(arrays.y0, jax.eval_shape(problem, arrays.t0, arrays.y0, args))
+    errors.check_field(arrays.y0, jax.eval_shape(lambda t, y: problem(t, y, args), arrays.t0, arrays.y0))
     noise = None if arrays.key is None else increments(arrays.key)
     bound = Bound(problem, args, arrays.y0, noise)
     grid = fixed.Grid(n, arrays.fractions)

@@ -12,7 +12,7 @@ from odekit.control import PID
 from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, running, start, used_rows
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
-from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered
+from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
 from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.refill import BLOCKS, refill
 from odekit.typing import PyTree
@@ -61,8 +61,8 @@ class Program(NamedTuple):
     fenced: bool
     one_kernel: bool = False
     attached: bool = False
-    events: tuple[Watched, ...] = ()
     apart: bool = True
+    events: tuple[Watched, ...] = ()
 
     def placed(self, engine: Engine, width: int) -> Engine:
         """Return `engine` in blocks of `width` lanes, run by every device on its own lanes."""
@@ -73,10 +73,11 @@ class Program(NamedTuple):
         """Return a loop over time as one function on CPU where that is asked for and can be.
 
         Only the loop: its body is then the same in a solve, in pieces of one, and in a record, and so are its bits.
+        Not inside a checked `shard_map`, whose types the call loses.
         """
 
         def run(*args: PyTree) -> PyTree:
-            return go(*args) if scattered(args) else one_kernel(go, *args)
+            return go(*args) if scattered(args) or varies(args) else one_kernel(go, *args)
 
         return run if self.one_kernel and not self.attached else go
 

@@ -128,6 +128,11 @@ def varying(tree: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, marked)
 
 
+def varies(tree: PyTree) -> bool:
+    """Return whether the types say that an array of `tree` varies over manual mesh axes (a checked `shard_map`)."""
+    return any(_manual(x) for x in jax.tree.leaves(tree))
+
+
 def _manual(x: Array) -> frozenset[str]:
     kind = jax.typeof(x)
     return getattr(getattr(kind, "manual_axis_type", None), "varying", getattr(kind, "vma", frozenset()))

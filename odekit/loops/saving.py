@@ -53,7 +53,8 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
     absent, s = jnp.isnan(s), jnp.where(jnp.isnan(s), 0, s)
     starts = jnp.where(_index(rows.s) < track.used, rows.s, jnp.inf)
     k = jnp.clip(jnp.searchsorted(starts, lax.stop_gradient(s), side="right") - 1, 0)
-    start, dt = span.share(rows.s[k]), span.share(rows.dt[k], rows.s[k])
+    begin = rows.s[k]
+    start, dt = span.share(begin), span.share(rows.dt[k], begin)
     inside = dt > 0
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
     y0, way = jax.tree.map(lambda x: x[k], (rows.y, rows.way))
