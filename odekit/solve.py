@@ -156,15 +156,23 @@ def _adaptive(
     program = stepping.program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
     last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
     control_arrays = [jnp.asarray(x) for x in control_arrays]
-    raw, rows = spec.adjoint(program, spec.keep_rows)(last, Free(free, arrays.method, control_arrays))
+    lanes = Free(free, arrays.method, control_arrays)
 
     def bind(free: PyTree) -> Lifted:
         return Lifted(partial(fn, free), None)
 
+    starts = 1 if arrays.dt0 is not None else 2
+    rest = bind, free, method, args, starts, controller.jumps
+    rows_asked = spec.saveat.steps or spec.saveat.dense or watched or controller.jumps is not None
+    saved = None if rows_asked else spec.adjoint.saved(program)
+    if arrays.ts is not None and saved is not None:
+        sign = Span.of(arrays.t0, arrays.t1).sign
+        raw, ys = saving.in_order(lambda ts: saved(last, lanes._replace(ts=ts)), arrays.ts, sign)
+        return _wrap(spec, arrays, raw, None, *rest, at_ts=ys)
+    raw, rows = spec.adjoint(program, spec.keep_rows)(last, lanes)
     if watched:
         raw = _ended(raw, watched, partial(fn, free), free, Span.of(arrays.t0, arrays.t1, controller.jumps))
-    starts = 1 if arrays.dt0 is not None else 2
-    return _wrap(spec, arrays, raw, rows, bind, free, method, args, starts, controller.jumps)
+    return _wrap(spec, arrays, raw, rows, *rest)
 
 
 def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
@@ -202,6 +210,7 @@ def _wrap(
     args: PyTree,
     starts: int,
     jumps: Array | None = None,
+    at_ts: PyTree = None,
 ) -> Solution:
     """Make the solution: read the saved values off the recorded steps and count what was done."""
     saveat = spec.saveat
@@ -210,7 +219,9 @@ def _wrap(
     event, code = jnp.full_like(raw.code, -1) if raw.event is None else raw.event, raw.code
     code = jnp.where((code == 0) & (event < 0), int(errors.Result.NO_EVENT), code) if spec.endless else code
     track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1, jumps)
-    ts, ys = saving.gather(saveat, bind, free, method, track, arrays.y0, arrays.ts)
+    if arrays.ts is not None and at_ts is None:
+        at_ts = saving.at_times(bind, free, method, track, arrays.ts)
+    ts, ys = saving.gather(saveat, track, arrays.y0, arrays.ts, at_ts)
     if saveat.fn is not None:
         ys = jax.vmap(saveat.fn, (0, 0, None))(ts, ys, args)
     stats = {

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.adjoint.base import Adjoint, Solve
+from odekit.adjoint.base import Adjoint, Saved, Solve
 from odekit.loops.engine import Free, Last, Program
 from odekit.loops.landing import land
 from odekit.loops.lanes import Engine, axis_of, broadcast, in_blocks, lanes_last, single
 from odekit.loops.record import Raw, Rows, Span
+from odekit.loops.saving import Track
 from odekit.problem import Lifted
 from odekit.trees import add
 from odekit.typing import PyTree
@@ -68,9 +69,42 @@ class Recorded(Adjoint):
             at_rows = None if cotangent[1] is None else cotangent[1].y
             back = Back(last, rows, used, cotangent[0].y, at_rows)
             every = 1 if keep_rows else self._every(program, last)
-            (y0, t0, t1), (field, method, control) = single(reverse(program, every), back, free)
+            (y0, t0, t1), pulled = single(reverse(program, every), back, free)
             dt0 = None if last.dt0 is None else jnp.zeros_like(last.dt0)
-            return Last(y0, t0, t1, dt0), Free(field, method, control)
+            return Last(y0, t0, t1, dt0), pulled
+
+        solve.defvjp(forward, backward)
+        return solve
+
+    def saved(self, program: Program) -> Saved:
+        """Return the solve that reads states at given times; only its derivative keeps a row for each step."""
+
+        def states(last: Last, free: Free, raw: Raw, rows: Rows) -> PyTree:
+            return program.read(free, Track(rows, raw.used, raw.s, raw.y, last.t0, last.t1))
+
+        @jax.custom_vjp
+        def solve(last: Last, free: Free) -> tuple[Raw, PyTree]:
+            return single(program.saved(), last, free)[0]
+
+        def forward(last: Last, free: Free) -> tuple[tuple[Raw, PyTree], Any]:
+            raw, rows = single(program.record(), last, free)[0]
+            return (raw, states(last, free, raw, rows)), (raw, rows, last, free)
+
+        def backward(kept: Any, cotangent: tuple[Raw, PyTree]) -> tuple[Last, Free]:
+            raw, rows, last, free = kept
+            varied, fixed = eqx.partition((last, free._replace(control=[])), eqx.is_inexact_array)
+
+            def reading(varied: Any, end: PyTree, at_rows: PyTree) -> PyTree:
+                last, free = eqx.combine(varied, fixed)
+                return states(last, free, raw._replace(y=end), rows._replace(y=at_rows))
+
+            (to_last, to_free), end, at_rows = jax.vjp(reading, varied, raw.y, rows.y)[1](cotangent[1])
+            back = Back(last, rows, raw.used, add(end, cotangent[0].y), at_rows)
+            (y0, t0, t1), pulled = single(reverse(program, 1), back, free._replace(ts=None))
+            field, method = add(to_free.field, pulled.field), add(to_free.method, pulled.method)
+            dt0 = None if last.dt0 is None else jnp.zeros_like(last.dt0)
+            ends = Last(add(y0, to_last.y0), t0 + to_last.t0, t1 + to_last.t1, dt0)
+            return ends, Free(field, method, pulled.control, to_free.ts)
 
         solve.defvjp(forward, backward)
         return solve

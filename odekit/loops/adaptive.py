@@ -237,14 +237,14 @@ def running(lanes: Lanes, max_steps: Array | int) -> Array:
     return lanes.live & (lanes.tried < max_steps)
 
 
-def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[Lanes, Rows]:
-    """Run as `advance` does and keep every step, and the state at every `every`-th.
+def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1, most: int | None = None) -> tuple[Lanes, Rows]:
+    """Run as `advance` does, at most `most` steps, and keep every step, and the state at every `every`-th.
 
     Row k of a single lane is its k-th accepted step, of many lanes the k-th iteration: rows are written in one piece.
     """
-    single = lanes.s.shape[0] == 1
     met = lanes.watch.met if loop.events else None
-    rows = blank_rows(lanes.s, lanes.dt, lanes.y, max_steps, every, met, loop.method.switches)
+    rows = blank_rows(lanes.s, lanes.dt, lanes.y, most or max_steps, every, met, loop.method.switches)
+    first, last = used_rows(lanes), max_steps if most is None else jnp.minimum(lanes.n + most, max_steps)
 
     def put(buffer: Array, x: Array, k: Array) -> Array:
         return lax.dynamic_update_index_in_dim(buffer, x, k, 0)
@@ -258,14 +258,14 @@ def record(loop: Loop, lanes: Lanes, max_steps: int, every: int = 1) -> tuple[La
     def body(state: tuple[Lanes, Rows]) -> tuple[Lanes, Rows]:
         lanes, rows = state
         after, moved = attempt(loop, lanes, lanes.live)
-        k = lanes.accepted[0] if single else lanes.n
+        k = used_rows(lanes) - first
         states = jax.tree.map(lambda buffer, x: put_state(buffer, x, k), rows.y, lanes.y)
         event = put(rows.event, after.watch.met, k) if loop.events else None
         way = None if rows.way is None else put(rows.way, loop.method.way(lanes.carry), k)
         return after, Rows(put(rows.s, lanes.s, k), put(rows.dt, moved, k), states, event, way)
 
     def going(state: tuple[Lanes, Rows]) -> Array:
-        return jnp.any(state[0].live) & (state[0].n < max_steps)
+        return jnp.any(state[0].live) & (state[0].n < last)
 
     return lax.while_loop(going, body, (lanes, rows))
 

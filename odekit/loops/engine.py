@@ -13,8 +13,11 @@ from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, recor
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
+from odekit.loops.pieces import PIECE, read_in_pieces
 from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.refill import BLOCKS, refill
+from odekit.loops.saving import Track, at_times
+from odekit.problem import Lifted
 from odekit.typing import PyTree
 
 SMALL = 1024
@@ -31,11 +34,15 @@ class Last(NamedTuple):
 
 
 class Free(NamedTuple):
-    """What lanes may share: arrays of the vector field (arguments, constants), of the method, of the controller."""
+    """What lanes may share: arrays of the vector field (arguments, constants), of the method, of the controller.
+
+    `ts` are the times to be saved where the loop reads them itself, (n,) in the order of the solve.
+    """
 
     field: PyTree
     method: PyTree
     control: PyTree
+    ts: Array | None = None
 
 
 class Program(NamedTuple):
@@ -98,8 +105,8 @@ class Program(NamedTuple):
 
     def controller(self, free: Free, flags: tuple[bool, ...]) -> PID:
         """Return the controller over lanes; `free` has flagged lanes trailing."""
-        bounds = jax.tree.leaves(free.control)
-        shared = [not flag and x.ndim > 0 for x, flag in zip(bounds, flags[len(flags) - len(bounds) :], strict=True)]
+        bounds, first = jax.tree.leaves(free.control), len(jax.tree.leaves((free.field, free.method)))
+        shared = [not flag and x.ndim > 0 for x, flag in zip(bounds, flags[first : first + len(bounds)], strict=True)]
         bounds = [x[..., None] if alike else x for x, alike in zip(bounds, shared, strict=True)]
         return self.control(jax.tree.unflatten(jax.tree.structure(free.control), bounds))
 
@@ -180,6 +187,54 @@ class Program(NamedTuple):
         if most is None:
             return self.placed(engine, self.width)
         return self.placed(lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest), 1 << 62)
+
+    def saved(self) -> Engine:
+        """Return the engine that reads the states at `free.ts` as it goes and keeps the rows of a few steps only."""
+
+        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, PyTree], tuple[()]]:
+            most = PIECE if lanes > 1 else self.max_steps
+            own = jax.tree.unflatten(jax.tree.structure(free), [0 if flag else None for flag in flags])
+            loop = self.loop(lanes, flags, last, free)
+            ts = lanes_last(free, flags).ts
+            ts = jnp.broadcast_to(ts if ts.ndim == 2 else ts[:, None], (ts.shape[0], lanes))
+
+            def go(state: Lanes, last: Last, free: Free) -> tuple[Lanes, Rows]:
+                return record(self.loop(lanes, flags, last, free), state, self.max_steps, most=most)
+
+            def reached(after: Lanes, times: Array) -> Array:
+                s = (after.s + after.clock[1]) * (1 + 4 * jnp.finfo(times.dtype).eps)
+                return jnp.isnan(times) | (loop.span.sign * (times - loop.span.t0) <= s)
+
+            def read(before: Lanes, after: Lanes, rows: Rows, times: Array) -> PyTree:
+                s = after.s + after.clock[1]
+                used = jnp.broadcast_to(used_rows(after) - used_rows(before), s.shape)
+                track = Track(rows, used, s, after.y, last.t0, last.t1)
+
+                def over(n: Array, free: Free, track: Track) -> PyTree:
+                    fenced = partial(self.read, live=n >= 0 if self.fenced and lanes > 1 else None)
+                    return jax.vmap(fenced, in_axes=(own._replace(ts=-1), -1))(free, track)
+
+                return self.compiled(over)(before.n, free._replace(ts=times), track)
+
+            state, ys = read_in_pieces(
+                lambda state: self.compiled(go)(state, last, free),
+                read,
+                lambda state: jnp.any(state.live) & (state.n < self.max_steps),
+                reached,
+                self.started(lanes, flags, last, free),
+                ts,
+            )
+            return (raw(state), ys), ()
+
+        return self.placed(engine, self.width)
+
+    def read(self, free: Free, track: Track, live: Array | None = None) -> PyTree:
+        """Return the states of one lane at the times `free.ts`, read off its recorded steps; `live` makes a fence."""
+
+        def bind(field: PyTree) -> Lifted:
+            return Lifted(partial(self.fn, field), live)
+
+        return at_times(bind, free.field, self.method(free.method), track, jnp.asarray(free.ts))
 
     def recorded(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int) -> tuple[Lanes, Rows]:
         """Return the end and the recorded steps of one block of lanes."""

@@ -99,15 +99,24 @@ def _index(x: Array) -> Array:
     return jnp.arange(x.shape[0], dtype=jnp.int32)
 
 
-def gather(
-    saveat: Any, bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track, y0: PyTree, ts: Array | None
-) -> tuple[Array, PyTree]:
-    """Return times and states in the order start, given times, steps, end, as `saveat` asks for them."""
+def in_order(read: Callable[[Array], tuple[Any, PyTree]], ts: Array, sign: Array) -> tuple[Any, PyTree]:
+    """Return what `read` gives for times sorted in the direction of the solve, its states in the order of `ts`."""
+    order = jnp.argsort(sign * ts)
+    out, ys = read(ts[order])
+    back = jnp.argsort(order)
+    return out, jax.tree.map(lambda y: y[back], ys)
+
+
+def gather(saveat: Any, track: Track, y0: PyTree, ts: Array | None, at_ts: PyTree) -> tuple[Array, PyTree]:
+    """Return times and states in the order start, given times, steps, end, as `saveat` asks for them.
+
+    `at_ts` are the states at `ts`.
+    """
     parts: list[tuple[Array, PyTree]] = []
     if saveat.t0:
         parts.append((track.t0[None], jax.tree.map(lambda y: y[None], y0)))
     if ts is not None:
-        parts.append((ts, at_times(bind, free, method, track, ts)))
+        parts.append((ts, at_ts))
     if saveat.steps:
         parts.append(each_step(track))
     if saveat.t1:
