@@ -1,4 +1,4 @@
-"""Stiff problems to their published ends, in fewer steps than CVODE takes, and in float32."""
+"""Stiff problems to their published ends, in no more steps than CVODE takes, and in float32."""
 
 import functools
 

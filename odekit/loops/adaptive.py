@@ -16,13 +16,15 @@ from jax import Array, lax
 from odekit.control import PID, first_step
 from odekit.errors import Result
 from odekit.loops.events import Attempt, Watched, look, watching
-from odekit.loops.landing import begin_anew, next_goal
+from odekit.loops.landing import begin_anew, ends_here, next_goal
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
 from odekit.trees import select
 from odekit.typing import PyTree
 
 Field = Callable[[Array, PyTree], PyTree]
+STRIDE = 8
+"""Attempts between two counts of the lanes that are live: a count costs a twelfth of an attempt."""
 
 
 class Lanes(NamedTuple):
@@ -169,20 +171,12 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
     wish = jnp.where(~ok & (wish < _floor(control, whole, s)), code, wish)
     watch = lanes.watch
     if loop.events:
-        method = loop.method.bound(loop.method.way(lanes.carry)) if loop.method.switches else loop.method
-        inner = new.inner or partial(method.dense, problem, span.at(s), span.sign * h, lanes.y)
-        seek, watch = look(loop.events, span, watch, Attempt(s, low, h, inner, new.y, ok, live))
-        ok, wish, memory = ok & ~seek, jnp.where(seek, dt, wish), select(seek, lanes.memory, memory)
-        piled = seek & (watch.aim <= s + 4 * jnp.finfo(s.dtype).eps * s)  # event upon event, none further on
-        wish = jnp.where(piled, -float(Result.UNDERFLOW), wish)
+        ok, wish, memory, watch = _watch(loop, lanes, problem, h, new, live, (ok, wish, memory))
     moved = jnp.where(ok, h, 0)
     total, low = _accumulate(s, low, moved)
     done = landed = ok & last & live
     if loop.landmarks:
-        done, cut = landed & (goal >= span.length), landed
-        if loop.events:
-            done, cut = done | (landed & (watch.event >= 0)), landed & (watch.met < 0)
-        wish = jnp.where(cut, jnp.maximum(wish, dt), wish)  # a step cut short doesn't shorten the next
+        done, wish = ends_here(loop, watch, landed, goal, dt, wish)
     clock = jnp.stack(
         [
             jnp.where(landed, goal, total),
@@ -194,6 +188,20 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
     counts = lanes.counts + jnp.stack([ok & live, live]).astype(jnp.int32)
     after = Lanes(clock, y, carry, memory, counts, lanes.n + 1, watch)
     return (begin_anew(loop, after, landed & ~done) if loop.landmarks else after), moved
+
+
+def _watch(
+    loop: Loop, lanes: Lanes, problem: Lifted, h: Array, new: Any, live: Array, verdict: tuple[Array, Array, PyTree]
+) -> tuple[Array, Array, PyTree, Any]:
+    """Return the verdict on an attempt (accepted, next length, memory) once events have been looked at."""
+    span, (s, low, dt), (ok, wish, memory) = loop.span, lanes.clock, verdict
+    method = loop.method.bound(loop.method.way(lanes.carry)) if loop.method.switches else loop.method
+    again = partial(method.dense, problem, span.at(s), span.sign * h, lanes.y)
+    inner = new.inner or (lambda theta: again(theta * jnp.ones_like(h)))
+    seek, watch = look(loop.events, span, lanes.watch, Attempt(s, low, h, inner, new.y, ok, live))
+    piled = watch.aim <= s + 4 * jnp.finfo(s.dtype).eps * s  # event upon event, none further on
+    wish = jnp.where(seek, jnp.where(piled, -float(Result.UNDERFLOW), dt), wish)
+    return ok & ~seek, wish, select(seek, lanes.memory, memory), watch
 
 
 def _floor(control: PID, whole: Array, s: Array) -> Array:
@@ -210,26 +218,38 @@ def _accumulate(s: Array, low: Array, h: Array) -> tuple[Array, Array]:
     return total, step - (total - s)
 
 
-def advance(
-    loop: Loop, lanes: Lanes, max_steps: Array | int, target: Array | None = None, floor: Array | None = None
-) -> Lanes:
-    """Run every lane to its end, or to `target` accepted steps, or the shared counter to `max_steps`.
-
-    With a `floor` run until no more than so many lanes are live; lanes that started at different counts of the shared
-    counter are then held to `max_steps` each by its own.
-    """
+def advance(loop: Loop, lanes: Lanes, max_steps: Array | int, target: Array | None = None) -> Lanes:
+    """Run every lane to its end, or to `target` accepted steps, or the shared counter to `max_steps`."""
 
     def live(lanes: Lanes) -> Array:
-        if floor is not None:
-            return running(lanes, max_steps)
         return lanes.live if target is None else lanes.live & (lanes.accepted < target)
 
     def going(lanes: Lanes) -> Array:
-        if floor is not None:
-            return jnp.sum(live(lanes), dtype=jnp.int32) > floor
         return jnp.any(live(lanes)) & (lanes.n < max_steps)
 
     return lax.while_loop(going, lambda lanes: attempt(loop, lanes, live(lanes))[0], lanes)
+
+
+def advance_busy(loop: Loop, lanes: Lanes, max_steps: Array | int, budget: Array) -> Lanes:
+    """Run until no lane is live, or until those that were not have sat out `budget` attempts between them.
+
+    The lanes may have started at different counts of the shared counter: each is held to `max_steps` by its own.
+    """
+
+    def going(state: tuple[Lanes, Array, Array]) -> Array:
+        _, live, idle = state
+        return (live > 0) & (idle < budget)
+
+    def body(state: tuple[Lanes, Array, Array]) -> tuple[Lanes, Array, Array]:
+        lanes, _, idle = state
+        some = lax.fori_loop(0, STRIDE, lambda _, lanes: attempt(loop, lanes, running(lanes, max_steps))[0], lanes)
+        live = count(some)
+        return some, live, idle + STRIDE * (lanes.s.shape[0] - live)
+
+    def count(lanes: Lanes) -> Array:
+        return jnp.sum(running(lanes, max_steps), dtype=jnp.int32)
+
+    return lax.while_loop(going, body, (lanes, count(lanes), jnp.zeros((), jnp.int32)))[0]
 
 
 def running(lanes: Lanes, max_steps: Array | int) -> Array:

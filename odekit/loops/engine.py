@@ -9,7 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.control import PID
-from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, running, start, used_rows
+from odekit.loops.adaptive import (
+    Field,
+    Lanes,
+    Loop,
+    advance,
+    advance_busy,
+    blank_rows,
+    record,
+    running,
+    start,
+    used_rows,
+)
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
@@ -18,6 +29,7 @@ from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.refill import BLOCKS, refill
 from odekit.loops.saving import Track, at_times
 from odekit.problem import Lifted
+from odekit.trees import align
 from odekit.typing import PyTree
 
 SMALL = 1024
@@ -133,8 +145,8 @@ class Program(NamedTuple):
             if lanes < BLOCKS * self.width or scattered((last, free)):
                 return in_blocks(block, self.width)(lanes, flags, last, free)
 
-            def go(state: Lanes, floor: Array, last: Last, free: Free) -> Lanes:
-                return advance(self.loop(self.width, flags, last, free), state, self.max_steps, floor=floor)
+            def go(state: Lanes, budget: Array, last: Last, free: Free) -> Lanes:
+                return advance_busy(self.loop(self.width, flags, last, free), state, self.max_steps, budget)
 
             def end(state: Lanes) -> Lanes:
                 return state._replace(carry=None, memory=None, n=None)
@@ -203,7 +215,7 @@ class Program(NamedTuple):
 
             def reached(after: Lanes, times: Array) -> Array:
                 s = (after.s + after.clock[1]) * (1 + 4 * jnp.finfo(times.dtype).eps)
-                return jnp.isnan(times) | (loop.span.sign * (times - loop.span.t0) <= s)
+                return jnp.isnan(times) | (loop.span.elapsed(times) <= align(s, times))
 
             def read(before: Lanes, after: Lanes, rows: Rows, times: Array) -> PyTree:
                 s = after.s + after.clock[1]
