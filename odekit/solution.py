@@ -25,9 +25,15 @@ class SaveAt(eqx.Module):
         steps: whether the end of every accepted step is saved; rows that no step fills hold infinite times and NaN.
         dense: whether the solution can be called at any time, `sol(t)`.
         fn: `fn(t, y, args)`, saved in place of y.
+        judged: with `steps`, whether `sol.stats` also holds what every accepted step says of the problem, in the order
+            of the steps, NaN in rows that none fills: `error`, the ratio of its error estimate to the tolerance (NaN
+            where the method has no estimate), and `stiffness`, its length times the fastest rate of the problem (NaN
+            where the method has no measure of it). Each step is taken once more for that, after the solve.
+            Differentiable, with the lengths of the steps as constants: a penalty on either makes a model cheaper to
+            solve (Pal et al., ICML 2021).
 
     Raises:
-        ValueError: `ts` is not one-dimensional, not finite, or empty.
+        ValueError: `ts` is not one-dimensional, not finite, or empty; `judged` without `steps`.
 
     Example:
         >>> SaveAt(ts=[0.0, 0.5, 1.0]).ts.shape
@@ -40,6 +46,7 @@ class SaveAt(eqx.Module):
     steps: bool = eqx.field(static=True, default=False)
     dense: bool = eqx.field(static=True, default=False)
     fn: Callable[..., PyTree] | None = eqx.field(static=True, default=None)
+    judged: bool = eqx.field(static=True, default=False)
 
     def __init__(
         self,
@@ -50,14 +57,17 @@ class SaveAt(eqx.Module):
         steps: bool = False,
         dense: bool = False,
         fn: Callable[..., PyTree] | None = None,
+        judged: bool = False,
     ) -> None:
+        if judged and not steps:
+            raise ValueError("`judged` was True without `steps`, which it speaks of; give steps=True too.")
         if ts is not None:
             ts = ts if isinstance(ts, jax.Array) else np.asarray(ts, float)
             if ts.ndim != 1 or ts.shape[0] == 0:
                 raise ValueError(f"`ts` has shape {ts.shape}; give a one-dimensional array of at least one time.")
             errors.require_finite("ts", ts, "drop the others")
         self.ts = ts
-        self.t0, self.steps, self.dense, self.fn = t0, steps, dense, fn
+        self.t0, self.steps, self.dense, self.fn, self.judged = t0, steps, dense, fn, judged
         self.t1 = (ts is None and not t0 and not steps) if t1 is None else t1
 
     @property
@@ -75,7 +85,8 @@ class Solution(eqx.Module):
         y1: the state at the end: at t1, at the event that ended it, or the last good one of a lane that failed.
         t1: the time of `y1`.
         result: code of how it ended; 0 is success, see `Result`.
-        stats: `accepted`, `rejected` and `evaluations` (of the vector field), int32 each.
+        stats: `accepted`, `rejected` and `evaluations` (of the vector field), int32 each; `error` and `stiffness` of
+            the steps where `SaveAt(judged=True)` asks for them.
         event: int32, which event ended it; -1 where none did.
         dense: what `sol(t)` reads, or None.
         method: name of the method that ran.

@@ -145,7 +145,7 @@ def run(spec: Spec, arrays: Arrays) -> Solution:
     method = spec.method.join(arrays.method)
     if spec.n_steps is None:
         return _adaptive(spec, arrays, problem, args, controller, events, method)
-    return _fixed(spec, spec.n_steps, arrays, problem, args, method)
+    return _fixed(spec, spec.n_steps, arrays, problem, args, controller, method)
 
 
 def _adaptive(
@@ -162,7 +162,7 @@ def _adaptive(
         return Lifted(partial(fn, free), None)
 
     starts = 1 if arrays.dt0 is not None else 2
-    rest = bind, free, method, args, starts, controller.jumps
+    rest = bind, free, method, args, controller, starts
     rows_asked = spec.saveat.steps or spec.saveat.dense or watched or controller.jumps is not None
     saved = None if rows_asked else spec.adjoint.saved(program)
     if arrays.ts is not None and saved is not None:
@@ -175,7 +175,7 @@ def _adaptive(
     return _wrap(spec, arrays, raw, rows, *rest)
 
 
-def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, method: Method) -> Solution:
+def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, controller: PID, method: Method) -> Solution:
     errors.check_field(arrays.y0, jax.eval_shape(lambda t, y: problem(t, y, args), arrays.t0, arrays.y0))
     noise = None if arrays.key is None else increments(arrays.key)
     bound = Bound(problem, args, arrays.y0, noise)
@@ -188,7 +188,7 @@ def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, metho
         own_problem, own_args = static.join(free)
         return Bound(own_problem, own_args, shapes)
 
-    return _wrap(spec, arrays, raw, rows, bind, leaves, method, args, starts=1)
+    return _wrap(spec, arrays, raw, rows, bind, leaves, method, args, controller, starts=1)
 
 
 def _ended(raw: Raw, watched: tuple[Watched, ...], field: Any, free: PyTree, span: Span) -> Raw:
@@ -208,8 +208,8 @@ def _wrap(
     free: PyTree,
     method: Method,
     args: PyTree,
+    controller: PID,
     starts: int,
-    jumps: Array | None = None,
     at_ts: PyTree = None,
 ) -> Solution:
     """Make the solution: read the saved values off the recorded steps and count what was done."""
@@ -218,7 +218,7 @@ def _wrap(
         rows = Rows(jnp.zeros(1), jnp.zeros(1), jax.tree.map(lambda y: y[None], arrays.y0))
     event, code = jnp.full_like(raw.code, -1) if raw.event is None else raw.event, raw.code
     code = jnp.where((code == 0) & (event < 0), int(errors.Result.NO_EVENT), code) if spec.endless else code
-    track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1, jumps)
+    track = saving.Track(rows, raw.used, raw.s, raw.y, arrays.t0, arrays.t1, controller.jumps)
     if arrays.ts is not None and at_ts is None:
         at_ts = saving.at_times(bind, free, method, track, arrays.ts)
     ts, ys = saving.gather(saveat, track, arrays.y0, arrays.ts, at_ts)
@@ -229,6 +229,8 @@ def _wrap(
         "rejected": raw.tried - raw.accepted,
         "evaluations": starts + raw.tried * method.stages,
     }
+    if saveat.judged:
+        stats |= saving.judge(bind, free, method, track, controller)
     at_t1 = raw.code == 0 if raw.event is None else (raw.code == 0) & (event < 0)
     return Solution(
         ts=ts,

@@ -100,13 +100,13 @@ def cast_like(tree: PyTree, x: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
-def norm(tree: PyTree, lanes: int) -> Array:
-    """Return the Euclidean norm of a state whose last `lanes` axes are lanes, lane by lane."""
+def square(tree: PyTree, lanes: int) -> Array:
+    """Return the square of the Euclidean norm of a state whose last `lanes` axes are lanes, lane by lane."""
     wide = common_real(tree)
     total = jnp.zeros((), wide)
     for x in jax.tree.leaves(tree):
         total = total + jnp.sum(jnp.square(jnp.abs(x).astype(wide)), axis=tuple(range(x.ndim - lanes)))
-    return jnp.sqrt(total)
+    return total
 
 
 class Flat(NamedTuple):

@@ -39,7 +39,7 @@ def run(
         new = method.step(problem, span.at(s), span.sign * h, y, carry)
         alive &= _finite(new.y)
         after = (select(alive, new.y, y), select(alive, new.carry, carry), alive, count + alive.astype(jnp.int32))
-        return after, Rows(s, jnp.where(alive, h, 0), y, method.way(carry)) if keep_rows else None
+        return after, Rows(s, jnp.where(alive, h, 0), y, way=method.way(carry)) if keep_rows else None
 
     first = (y0, method.init(problem, span.t0, y0), _finite(y0), jnp.zeros((), jnp.int32))
     (y, _, alive, count), rows = march(body, first, (starts, lengths))

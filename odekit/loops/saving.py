@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from odekit.control import error_square
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
 from odekit.typing import PyTree
@@ -82,10 +83,7 @@ def _inner(problem: Any, method: Any, track: Track, start: Array) -> Callable[..
 def each_step(track: Track) -> tuple[Array, PyTree]:
     """Return the ends of all accepted steps, in order; unused rows hold infinite times and NaN states."""
     span, rows = track.span, track.rows
-    nth = _index(rows.s)
-    kept = (nth < track.used) & (rows.dt > 0)
-    count = jnp.sum(kept, dtype=jnp.int32)
-    order = jnp.argsort(~kept, stable=True)
+    nth, count, order = _accepted(track)
 
     def ends(starts: Array, end: Array, empty: float) -> Array:
         shifted = jnp.roll(starts[order], -1, axis=0).at[count - 1].set(end)
@@ -93,6 +91,44 @@ def each_step(track: Track) -> tuple[Array, PyTree]:
 
     ts = ends(span.at(span.share(rows.s)), span.at(track.s), jnp.inf)
     return ts, jax.tree.map(lambda y, end: ends(y, end, jnp.nan), rows.y, track.y)
+
+
+def judge(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track, control: Any) -> dict[str, Array]:
+    """Return error ratio and stiffness of all accepted steps, in order; NaN in unused rows.
+
+    The steps are taken once more, their lengths constants; unused rows take a step of no length, from a good state.
+    """
+    span, rows = track.span, track.rows
+    nth, count, order = _accepted(track)
+    used = nth < count
+    begin, length = rows.s[order], jnp.where(used, rows.dt[order], 0)
+    start, dt = span.share(begin), span.share(length, begin)
+
+    def one(s: Array, t: Array, dt: Array, y: PyTree, way: Array | None) -> tuple[Array, Array]:
+        problem = bind(free) if span.jumps is None else Lifted(span.smooth(bind(free), s), None)
+        own = method.bound(way)
+        new, rate = own.judged(problem, t, dt, y, own.init(problem, t, y))
+        if new.err is None:
+            return jnp.full_like(rate, jnp.nan), rate
+        lanes = jax.tree.map(lambda x: x[..., None], (new.err, y, new.y))
+        bounds = jax.tree.map(lambda x: x[..., None] if jnp.ndim(x) else x, (control.rtol, control.atol))
+        ratio = error_square(*lanes, *bounds)[0]
+        return jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), 0), rate
+
+    y, way = jax.tree.map(lambda x: x[order], (rows.y, rows.way))
+    y = jax.tree.map(lambda x, y0: jnp.where(used.reshape(-1, *(1,) * (x.ndim - 1)), x, y0[None]), y, track.y)
+    error, rate = jax.vmap(one)(start, span.at(start), span.sign * dt, y, way)
+    return {
+        "error": jnp.where(used, error, jnp.nan),
+        "stiffness": jnp.where(used, dt * rate.astype(dt.dtype), jnp.nan),
+    }
+
+
+def _accepted(track: Track) -> tuple[Array, Array, Array]:
+    """Return the numbers of all rows, how many hold an accepted step, and the order that puts those first."""
+    nth = _index(track.rows.s)
+    kept = (nth < track.used) & (track.rows.dt > 0)
+    return nth, jnp.sum(kept, dtype=jnp.int32), jnp.argsort(~kept, stable=True)
 
 
 def _index(x: Array) -> Array:

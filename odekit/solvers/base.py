@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import Array
 
+from odekit.trees import common_real
 from odekit.typing import PyTree
 
 
@@ -64,6 +66,11 @@ class Method(eqx.Module):
     @abc.abstractmethod
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> Step:
         """Take one step of signed length `dt` from `(t, y)`."""
+
+    def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: PyTree) -> tuple[Step, Array]:
+        """Take one step; return with it how fast the fastest rate of the problem is, NaN where that is not measured."""
+        new = self.step(problem, t, dt, y, carry)
+        return new, jnp.full(jnp.shape(dt), jnp.nan, common_real(y))
 
     @property
     def adaptive(self) -> bool:

@@ -6,11 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from odekit.control import Damped
 from odekit.solvers.base import Bind, Method, Pulled, Step
-from odekit.trees import add, axpy, inner, lincomb, norm, scale
+from odekit.trees import add, axpy, inner, lincomb, scale, square
 from odekit.typing import PyTree, Row, Rows
 
 
@@ -108,9 +108,10 @@ class RungeKutta(Method):
         ks = self._stages(problem, t, dt, y, carry)
         y1 = problem.combine(y, dt, self.b, ks)
         k1, push = jax.linearize(lambda y: problem(t + dt, y), y1)
-        change = lax.stop_gradient(add(k1, scale(-1, ks[-1])))
-        top, bottom = norm(lax.stop_gradient(push(change)), jnp.ndim(dt)), norm(change, jnp.ndim(dt))
-        rate = jnp.where(bottom > 0, top / jnp.where(bottom > 0, bottom, 1), 0)
+        change = add(k1, scale(-1, ks[-1]))
+        top, bottom = square(push(change), jnp.ndim(dt)), square(change, jnp.ndim(dt))
+        seen = (top > 0) & (bottom > 0)
+        rate = jnp.where(seen, jnp.sqrt(jnp.where(seen, top, 1) / jnp.where(seen, bottom, 1)), 0)
         return Step(y1, self._error(dt, [*ks, k1]), k1), rate
 
     def pullback(self, bind: Bind, free: PyTree, t: Array, dt: Array, y: PyTree, bar: PyTree) -> Pulled:

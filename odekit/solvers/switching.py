@@ -114,6 +114,10 @@ class AutoSwitch(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: Gear) -> Step:
         """Take one step, explicit or implicit."""
+        return self.judged(problem, t, dt, y, carry)[0]
+
+    def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: Gear) -> tuple[Step, Array]:
+        """Take one step, explicit or implicit; return with it the rate that the method of the step has measured."""
         stiff, moving = carry.streak < 0, dt != 0
 
         def explicit() -> tuple[Step, Array]:
@@ -130,8 +134,9 @@ class AutoSwitch(Method):
         plain, plain_rate = lax.cond(jnp.any(moving & ~stiff), explicit, rest)
         hard, hard_rate = lax.cond(jnp.any(moving & stiff), implicit, rest)
         new = select(stiff, hard, plain)
-        fast = jnp.abs(dt) * jnp.where(stiff, hard_rate, plain_rate) > 0.9 * self.stable
-        return new._replace(carry=Gear(new.carry, self._count(carry.streak, fast)))
+        rate = jnp.where(stiff, hard_rate, plain_rate)
+        fast = jnp.abs(dt) * lax.stop_gradient(rate) > 0.9 * self.stable
+        return new._replace(carry=Gear(new.carry, self._count(carry.streak, fast))), rate
 
     def _count(self, streak: Array, fast: Array) -> Array:
         up = jnp.where(fast, streak + 1, 0)
