@@ -1,5 +1,6 @@
 """What the steps of a solve say of the problem: error ratios and stiffness, and their derivatives."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,5 +88,7 @@ def test_what_is_not_measured_is_no_number_and_what_makes_no_sense_is_refused():
     sol = ok.solve(linear, 1.0, 0.0, 1.0, ok.RK4(), 1.0, n_steps=2, saveat=JUDGED)
     assert np.all(np.isnan(sol.stats["error"]))
     np.testing.assert_allclose(sol.stats["stiffness"], 0.5, rtol=1e-9)
+    with pytest.raises(TypeError, match="`judged`, which `method` Heun of diffrax cannot serve"):
+        heun(1.0, diffrax.Heun())
     with pytest.raises(ValueError, match="`judged` was True without `steps`"):
         ok.SaveAt(judged=True)

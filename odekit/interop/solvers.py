@@ -62,6 +62,8 @@ def _solve_by_diffrax(
     kind = type(solver).__name__
     if request.spec.n_steps is None and not isinstance(solver, diffrax.AbstractAdaptiveSolver):
         raise ValueError(f"`method` {kind} has no error estimate; give n_steps or dt, or a method that has one.")
+    if request.spec.saveat.judged:
+        raise TypeError(f"`saveat` was given with `judged`, which `method` {kind} of diffrax cannot serve; drop it.")
     if not isinstance(request.spec.adjoint, Recorded | Forward):
         raise TypeError(f"`adjoint` was {type(request.spec.adjoint).__name__}; with diffrax give Recorded or Forward.")
     arrays, forward = request.arrays, isinstance(request.spec.adjoint, Forward)

@@ -1,5 +1,6 @@
 """Automatic switching between an explicit and a linearly implicit method, lane by lane."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -114,18 +115,25 @@ class AutoSwitch(Method):
 
     def step(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: Gear) -> Step:
         """Take one step, explicit or implicit."""
-        return self.judged(problem, t, dt, y, carry)[0]
+        return self._judged(problem, t, dt, y, carry, lax.stop_gradient)[0]
 
     def judged(self, problem: Any, t: Array, dt: Array, y: PyTree, carry: Gear) -> tuple[Step, Array]:
         """Take one step, explicit or implicit; return with it the rate that the method of the step has measured."""
+        return self._judged(problem, t, dt, y, carry, lambda rate: rate)
+
+    def _judged(
+        self, problem: Any, t: Array, dt: Array, y: PyTree, carry: Gear, keep: Callable[[Array], Array]
+    ) -> tuple[Step, Array]:
+        """Take one step; `keep` says inside the branches whether the rate has a derivative: that costs a second one."""
         stiff, moving = carry.streak < 0, dt != 0
 
         def explicit() -> tuple[Step, Array]:
-            return self.explicit.judged(problem, t, dt, y, carry.k)
+            new, rate = self.explicit.judged(problem, t, dt, y, carry.k)
+            return new, keep(rate)
 
         def implicit() -> tuple[Step, Array]:
             new, rate = self.implicit.judged(problem, t, dt, y, carry.k)
-            return new._replace(carry=problem(t + dt, new.y)), rate
+            return new._replace(carry=problem(t + dt, new.y)), keep(rate)
 
         def rest() -> tuple[Step, Array]:  # what a step of no length does: a lane that has ended may wait on this side
             rate = jnp.zeros(jnp.shape(dt), common_real(y))
