@@ -167,8 +167,8 @@ def test_pytrees_and_complex_states():
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
-@pytest.mark.parametrize("dtypes", [("float32", "complex128"), ("float16", "complex64")])
-def test_dtypes_are_kept(dtypes):
+def test_dtypes_are_kept():
+    dtypes = ("float16", "complex128")
     sol = ok.solve(nested, nested_start(*dtypes), 0.0, 0.5, ok.Rosenbrock23(), rtol=1e-3, atol=1e-3)
     assert [x.dtype.name for x in jax.tree.leaves(sol.y1)] == [dtypes[0], dtypes[0], dtypes[1]]
     fine = ok.solve(nested, nested_start("float64", "complex128"), 0.0, 0.5, ok.Tsit5(), rtol=1e-9, atol=1e-9)
@@ -195,16 +195,16 @@ def test_time_derivative_is_skipped_where_the_field_does_not_read_t():
 
 @pytest.mark.parametrize("make", MAKES)
 def test_dense_output_has_the_order_of_its_interpolant(make):
-    y0, ts = np.array([0.5, 1.5]), np.linspace(0.25, 1.65, 29)
-    exact = np.stack([cases.smooth_solution(t, y0, 0.2) for t in ts])
+    """As many steps over an interval and half of it: the error inside them falls with one order more."""
+    y0, n = np.array([0.5, 1.5]), 16 if make is ok.Rodas5P else 64
 
-    def error(n):
-        sol = ok.solve(cases.smooth, jnp.asarray(y0), 0.2, 1.7, make(), n_steps=n, saveat=ts)
+    def error(length):
+        ts = 0.2 + length * np.linspace(0.03, 0.97, 29)
+        sol = ok.solve(cases.smooth, jnp.asarray(y0), 0.2, 0.2 + length, make(), n_steps=n, saveat=ts)
+        exact = np.stack([cases.smooth_solution(t, y0, 0.2) for t in ts])
         return np.sqrt(np.mean((np.asarray(sol.ys) - exact) ** 2))
 
-    counts = (24, 48) if make is ok.Rodas5P else (16, 34)
-    slope = -np.polyfit(np.log(counts), np.log([error(n) for n in counts]), 1)[0]
-    assert slope > DENSE_ORDER[make] - 0.15
+    assert np.log2(error(0.8) / error(0.4)) > DENSE_ORDER[make] + 1 - 0.15
 
 
 @pytest.mark.parametrize("mass", [[1.0, 1.0, 0.0], np.diag([1.0, 1.0, 0.0])], ids=["diagonal", "matrix"])
@@ -310,7 +310,7 @@ def test_gradients_are_those_of_the_steps_taken():
         return ok.solve(forced, start, 0.0, 2.0, ok.Rosenbrock23(), args, rtol=1e-4, adjoint=adjoint).y1 @ weights
 
     def frozen(args):
-        return ok.solve(forced, start, 0.0, 2.0, ok.Rodas5P(), args, dt=grid).y1 @ weights
+        return ok.solve(forced, start, 0.0, 2.0, ok.Rosenbrock23(), args, dt=grid).y1 @ weights
 
     forward = jax.jacfwd(lambda args: adaptive(args, ok.adjoint.Forward()))(args)
     np.testing.assert_allclose(jax.grad(adaptive)(args), forward, rtol=1e-12)
