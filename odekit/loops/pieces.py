@@ -28,7 +28,7 @@ class Saves(NamedTuple):
 
     def finished(self, n: int) -> PyTree:
         """Return the states at n times, (lanes, n, ...); NaN where the lane has not come so far."""
-        seen = jnp.arange(n, dtype=jnp.int32) < self.done[:, None]
+        seen = jnp.arange(n, dtype=jnp.int32)[None] < self.done[:, None]
 
         def kept(y: Array) -> Array:
             return jnp.where(seen.reshape(*seen.shape, *(1,) * (y.ndim - 2)), y[:, :n], jnp.nan)
@@ -79,7 +79,7 @@ def _read_piece(loop: Loop, before: Lanes, after: Lanes, rows: Rows, ts: Array, 
         j, slab, done, times, due = carry
         new = read(inner, jax.vmap(lambda x, k: x[k], -1, -1), track, times)
         slab = jax.tree.map(lambda kept, x: lax.dynamic_update_index_in_dim(kept, x, j, 0), slab, new)
-        done = done + due
+        done = done + due.astype(done.dtype)
         return j + 1, slab, done, *coming(done)
 
     def batch(carry):

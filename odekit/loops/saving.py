@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
-from odekit.trees import select
+from odekit.trees import align, select
 from odekit.typing import PyTree
 
 
@@ -46,7 +46,7 @@ def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Tr
 
     `bind(free)` is the problem as a step sees it.
     """
-    span, problem = track.span, bind(free)
+    span, problem = Span.of(track.t0, track.t1, track.jumps), bind(free)
 
     def one(s: Array, t: Array, dt: Array, y: PyTree, theta: Array, way: Array | None) -> PyTree:
         seen = problem if span.jumps is None else Lifted(span.smooth(problem, s), None)
@@ -78,7 +78,7 @@ def read(inner: Callable[..., PyTree], row: Callable[..., Array], track: Track, 
     theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
     ys = inner(start, span.at(start), span.sign * dt, y0, theta, way)
     ended, beyond = s >= track.s, absent | (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
-    return jax.tree.map(lambda y: jnp.where(beyond, jnp.nan, y), select(ended, track.y, ys))
+    return jax.tree.map(lambda y: jnp.where(align(beyond, y), jnp.nan, y), select(ended, track.y, ys))
 
 
 def _last_start(start: Callable[[Array], Array], n: int, used: Array, s: Array) -> Array:
