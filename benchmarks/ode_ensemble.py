@@ -5,6 +5,10 @@ rtol = atol = 1e-8, float64: about 1,700 attempted steps a lane. Gradient: Lotka
 tolerance 1e-6, four shared parameters, reverse mode through each library's default adjoint with the same `max_steps`:
 512 (the solves take 210 attempts) and 4,096 (what both take by default).
 
+Beside them, where they are installed, gradsolve (its explicit engine, Tsit5) and torchode (Dormand-Prince 5(4)).
+
+On a processor with AVX-512 every peer is allowed 512-bit vectors: gcc by a flag, JAX programs by a compiler option.
+
 Where odekit loses: against the C loop, on any machine; and at a handful of lanes compilation dominates everything.
 """
 
@@ -71,13 +75,69 @@ def c_solve(library, y0):
     return y.T
 
 
-def forward(lanes, repeats, library):
+def wide_vectors():
+    """Return the compiler options for 512-bit vectors, none where the processor has none."""
+    info = Path("/proc/cpuinfo")
+    return {"xla_cpu_prefer_vector_width": 512} if info.exists() and "avx512f" in info.read_text() else {}
+
+
+class Lorenz:
+    """The load as gradsolve takes it."""
+
+    name, dim, t0, t1, is_stiff = "lorenz-20", 3, 0.0, T1, False
+
+    def f_jax(self, t, y, params):
+        return lorenz(t, y, params)
+
+
+def gradsolve_peer(y0):
+    try:
+        import gradsolve
+    except ImportError:
+        print("gradsolve is not installed: left out")
+        return {}
+    y, params = np.asarray(y0), np.zeros((len(y0), 1))
+    return {
+        "gradsolve": lambda: gradsolve.solve(Lorenz(), y, params, engine="tsit5_replay", rtol=TOL, atol=TOL).y_final
+    }
+
+
+def torchode_peer(y0):
+    try:
+        import torch
+        import torchode
+    except ImportError:
+        print("torchode is not installed: left out")
+        return {}
+    torch.set_num_threads(1)
+
+    def field(t, y):
+        a, b, c = y[:, 0], y[:, 1], y[:, 2]
+        return torch.stack([10.0 * (b - a), a * (28.0 - c) - b, a * b - 8 / 3 * c], dim=1)
+
+    term = torchode.ODETerm(field)
+    control = torchode.IntegralController(atol=TOL, rtol=TOL, term=term)
+    solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), control)
+    y = torch.tensor(np.asarray(y0))
+    ends = torch.tensor([[0.0, T1]], dtype=y.dtype).repeat(len(y), 1)
+
+    def solve():
+        with torch.no_grad():
+            return solver.solve(torchode.InitialValueProblem(y0=y, t_eval=ends)).ys[:, -1].numpy()
+
+    return {"torchode": solve}
+
+
+def forward(lanes, repeats, library, others):
     y0 = jnp.array([1.0, 0.0, 0.0]) + 1e-3 * jax.random.normal(jax.random.key(0), (lanes, 3))
     peers = {
         "odekit": jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri5(), TOL, 4096, DT0)),
         "diffrax": jax.vmap(lambda y: diffrax_solve(lorenz, y, None, diffrax.Dopri5(), TOL, None, DT0)),
     }
-    fns = {name: partial(jax.jit(fn), y0) for name, fn in peers.items()}
+    options = wide_vectors()
+    fns = {name: partial(jax.jit(fn, compiler_options=options), y0) for name, fn in peers.items()}
+    if others:
+        fns |= gradsolve_peer(y0) | torchode_peer(y0)
     if library is not None:
         fns["C, SIMD"] = partial(c_solve, library, np.asarray(y0))
     best = interleave(fns, repeats)
@@ -139,7 +199,9 @@ def main():
     if why_not:
         print(why_not)
     sizes = (64,) if options.quick else (1024, 10240)
-    rows = [{"load": "Lorenz-20 forward", **row} for lanes in sizes for row in forward(lanes, 3, library)]
+    rows = [
+        {"load": "Lorenz-20 forward", **row} for lanes in sizes for row in forward(lanes, 3, library, lanes <= 1024)
+    ]
     gradients = ((64, 512),) if options.quick else ((1024, 512), (1024, 4096))
     rows += [{"load": "Lotka-Volterra gradient", **row} for sizes in gradients for row in gradient(*sizes, 5)]
     report("ode_ensemble", rows, options.out, dtype="float64", t1=T1, tol=TOL, gradient_tol=GRADIENT_TOL)

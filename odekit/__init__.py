@@ -9,6 +9,7 @@ from odekit.citations import cite
 from odekit.control import PID
 from odekit.errors import Result, SolveError
 from odekit.event import Event
+from odekit.explain import explain
 from odekit.interop import as_diffrax, diffeqsolve
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
@@ -65,6 +66,7 @@ __all__ = [
     "checkpointed",
     "cite",
     "diffeqsolve",
+    "explain",
     "finish",
     "finite_or",
     "guided",

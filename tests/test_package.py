@@ -28,7 +28,7 @@ LAYERS = (
     ("samplers",),
     ("learn",),
     ("neural",),
-    ("checkpoint", "interop", "io", "plots", "progress", "spectral"),
+    ("checkpoint", "explain", "interop", "io", "plots", "progress", "spectral"),
     ("odekit",),
     ("demo", "__main__"),
 )

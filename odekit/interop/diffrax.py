@@ -88,7 +88,7 @@ def diffeqsolve(
 ) -> diffrax.Solution:
     """Solve what `diffrax.diffeqsolve` solves, with the same arguments and the same `diffrax.Solution` back.
 
-    An `ODETerm` with an explicit Runge-Kutta solver and `PIDController`, `ClipStepSizeController` of one,
+    An `ODETerm` with an explicit Runge-Kutta solver and a `PIDController`, a `ClipStepSizeController` of one,
     `ConstantStepSize` or `StepTo` runs in odekit's loop: under `jax.vmap` all solves are lanes of one loop, each with
     its own steps. Anything else goes to diffrax as it is, and the logger "odekit" says once which argument was the
     reason.

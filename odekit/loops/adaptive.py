@@ -16,7 +16,7 @@ from jax import Array, lax
 from odekit.control import PID, first_step
 from odekit.errors import Result
 from odekit.loops.events import Attempt, Watched, look, watching
-from odekit.loops.landing import begin_anew, next_goal
+from odekit.loops.landing import begin_anew, ends_here, next_goal
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
 from odekit.trees import select
@@ -169,20 +169,12 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
     wish = jnp.where(~ok & (wish < _floor(control, whole, s)), code, wish)
     watch = lanes.watch
     if loop.events:
-        method = loop.method.bound(loop.method.way(lanes.carry)) if loop.method.switches else loop.method
-        inner = new.inner or partial(method.dense, problem, span.at(s), span.sign * h, lanes.y)
-        seek, watch = look(loop.events, span, watch, Attempt(s, low, h, inner, new.y, ok, live))
-        ok, wish, memory = ok & ~seek, jnp.where(seek, dt, wish), select(seek, lanes.memory, memory)
-        piled = seek & (watch.aim <= s + 4 * jnp.finfo(s.dtype).eps * s)  # event upon event, none further on
-        wish = jnp.where(piled, -float(Result.UNDERFLOW), wish)
+        ok, wish, memory, watch = _watch(loop, lanes, problem, h, new, live, (ok, wish, memory))
     moved = jnp.where(ok, h, 0)
     total, low = _accumulate(s, low, moved)
     done = landed = ok & last & live
     if loop.landmarks:
-        done, cut = landed & (goal >= span.length), landed
-        if loop.events:
-            done, cut = done | (landed & (watch.event >= 0)), landed & (watch.met < 0)
-        wish = jnp.where(cut, jnp.maximum(wish, dt), wish)  # a step cut short doesn't shorten the next
+        done, wish = ends_here(loop, watch, landed, goal, dt, wish)
     clock = jnp.stack(
         [
             jnp.where(landed, goal, total),
@@ -194,6 +186,20 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
     counts = lanes.counts + jnp.stack([ok & live, live]).astype(jnp.int32)
     after = Lanes(clock, y, carry, memory, counts, lanes.n + 1, watch)
     return (begin_anew(loop, after, landed & ~done) if loop.landmarks else after), moved
+
+
+def _watch(
+    loop: Loop, lanes: Lanes, problem: Lifted, h: Array, new: Any, live: Array, verdict: tuple[Array, Array, PyTree]
+) -> tuple[Array, Array, PyTree, Any]:
+    """Return the verdict on an attempt (accepted, next length, memory) once events have been looked at."""
+    span, (s, low, dt), (ok, wish, memory) = loop.span, lanes.clock, verdict
+    method = loop.method.bound(loop.method.way(lanes.carry)) if loop.method.switches else loop.method
+    again = partial(method.dense, problem, span.at(s), span.sign * h, lanes.y)
+    inner = new.inner or (lambda theta: again(theta * jnp.ones_like(h)))
+    seek, watch = look(loop.events, span, lanes.watch, Attempt(s, low, h, inner, new.y, ok, live))
+    piled = watch.aim <= s + 4 * jnp.finfo(s.dtype).eps * s  # event upon event, none further on
+    wish = jnp.where(seek, jnp.where(piled, -float(Result.UNDERFLOW), dt), wish)
+    return ok & ~seek, wish, select(seek, lanes.memory, memory), watch
 
 
 def _floor(control: PID, whole: Array, s: Array) -> Array:

@@ -70,7 +70,7 @@ class Attempt(NamedTuple):
     s: Array
     low: Array
     h: Array
-    inner: Callable[[Array], PyTree]
+    inner: Callable[[Array | float], PyTree]
     y1: PyTree
     ok: Array
     live: Array
@@ -128,12 +128,12 @@ def _resolution(span: Span, s: Array) -> Array:
 def look(events: tuple[Watched, ...], span: Span, watch: Watch, attempt: Attempt) -> tuple[Array, Watch]:
     """Return which accepted attempts are turned down to aim at an event, and what is known after them."""
     s, _, h, inner, y1, ok, live = attempt
-    t, one = span.at(s), jnp.ones_like(h)
+    t = span.at(s)
 
     def along(i: int, theta: Array) -> Array:
         return events[i].fn(t + span.sign * h * theta, inner(theta)).astype(h.dtype)
 
-    states = [inner(x * one) for x in LOOKS[:-1]] + [y1]
+    states = [inner(x) for x in LOOKS[:-1]] + [y1]
     crossings = []
     for event, side in zip(events, watch.side, strict=True):
         values = [event.fn(t + span.sign * h * x, y) for x, y in zip(LOOKS, states, strict=True)]
@@ -147,7 +147,8 @@ def look(events: tuple[Watched, ...], span: Span, watch: Watch, attempt: Attempt
     pursue = partial(_pursue, events, span, watch, attempt._replace(ok=ok), along, crossings)
     seek, hunt, whole = lax.stop_gradient(lax.cond(jnp.any(found), pursue, lambda: idle))
     side = select(ok & ~seek, jnp.stack([crossing.end for crossing in crossings]), watch.side)
-    return seek, Watch(side, hunt, jnp.where(live, whole, watch.whole.at[2].set(-1)))
+    over = jnp.stack([watch.event, watch.whole[1], jnp.full_like(watch.event, -1)])
+    return seek, Watch(side, hunt, jnp.where(live, whole, over))
 
 
 def _first_change(direction: int, side: Array, values: list[Array]) -> Crossing:

@@ -25,6 +25,14 @@ def next_goal(loop: Any, lanes: Any) -> Array:
     return goal
 
 
+def ends_here(loop: Any, watch: Any, landed: Array, goal: Array, dt: Array, wish: Array) -> tuple[Array, Array]:
+    """Return which lanes that have landed are at their end, and the next lengths of all."""
+    done, cut = landed & (goal >= loop.span.length), landed
+    if loop.events:
+        done, cut = done | (landed & (watch.event >= 0)), landed & (watch.met < 0)
+    return done, jnp.where(cut, jnp.maximum(wish, dt), wish)  # a step cut short doesn't shorten the next
+
+
 def begin_anew(loop: Any, lanes: Any, landed: Array) -> Any:
     """Return the lanes, those that have landed on a jump or on an event without any memory of what was before."""
     span, again, met = loop.span, jnp.zeros_like(landed), lanes.watch and lanes.watch.met

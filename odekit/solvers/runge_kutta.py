@@ -183,9 +183,9 @@ def hermite(theta: Array, dt: Array, y0: PyTree, y1: PyTree, k0: PyTree, k1: PyT
     return axpy(values, dt, (bump * rest, -bump * theta), [k0, k1])
 
 
-def polynomial(row: Row, theta: Array) -> Array:
+def polynomial(row: Row, theta: Any) -> Any:
     """Return `row[0] theta + row[1] theta^2 + ...`."""
-    total = jnp.zeros_like(theta)
+    total = 0.0  # a theta that is a Python float folds with its coefficients
     for coefficient in reversed(tuple(row)):
         total = (total + coefficient) * theta
     return total

@@ -45,7 +45,7 @@ class AutoSwitch(Method):
         back: steps in succession that do not.
 
     Raises:
-        ValueError: `explicit` or `implicit` has no error estimate.
+        ValueError: `explicit` or `implicit` has no error estimate, or `explicit` has two.
 
     Example:
         >>> AutoSwitch().order
@@ -67,6 +67,8 @@ class AutoSwitch(Method):
     def __check_init__(self) -> None:
         if not (self.explicit.adaptive and self.implicit.adaptive):
             raise ValueError("`explicit` and `implicit` need error estimates; give Tsit5() and Rodas5P().")
+        if self.explicit.b_err_low is not None:
+            raise ValueError(f"`explicit` was {self.explicit.name} with two error estimates; give Tsit5().")
 
     @property
     def order(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

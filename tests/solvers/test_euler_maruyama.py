@@ -70,7 +70,8 @@ def test_strong_order_one_on_additive_noise():
             bound, y = Given(row), jnp.array(1.0)
             carry = method.init(bound, jnp.array(0.0), y)
             for k in range(n):
-                y, _, carry = method.step(bound, jnp.array(k / n), jnp.array(1 / n), y, carry)
+                new = method.step(bound, jnp.array(k / n), jnp.array(1 / n), y, carry)
+                y, carry = new.y, new.carry
             return y
 
         errors.append(float(jnp.sqrt(jnp.mean((jax.jit(jax.vmap(run))(coarse) - exact) ** 2))))

@@ -85,6 +85,15 @@ def test_a_banded_system_that_loses_its_digits_is_flagged():
     assert np.all(np.isnan(x[:, 1]))
 
 
+def test_a_front_that_underflows_is_no_loss_of_digits():
+    n = 250  # every row is a thousandth of the one before it: the last hundred are subnormal, then zero
+    band = jnp.asarray(np.tile([[-1.0], [1000.0], [-1.0]], (1, n)))
+    x = np.asarray(banded_solver(band, 1, 1)(jnp.zeros(n).at[0].set(1.0)))
+    np.testing.assert_allclose(x[:50], 1e-3 ** np.arange(1, 51), rtol=1e-3)
+    assert np.all(np.isfinite(x))
+    assert x[-1] == 0
+
+
 @pytest.mark.parametrize("n", [3, 10])
 def test_inverse(n):
     a = RNG.standard_normal((n, n, 2, 3))

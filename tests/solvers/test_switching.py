@@ -113,3 +113,5 @@ def test_gradients_repeat_the_way_that_was_taken(lanes):
 def test_methods_without_an_error_estimate_are_refused():
     with pytest.raises(ValueError, match="need error estimates"):
         ok.AutoSwitch(explicit=ok.RK4())
+    with pytest.raises(ValueError, match="two error estimates"):
+        ok.AutoSwitch(ok.DOP853())
