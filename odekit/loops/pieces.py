@@ -1,7 +1,5 @@
 """Saved times of ensembles: some steps are recorded, the times among them read, and the record is written over."""
 
-import os
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,10 +12,10 @@ from odekit.loops.saving import Track, read
 from odekit.problem import Lifted
 from odekit.typing import PyTree
 
-PIECE = int(os.environ.get("PIECE", 256))
+PIECE = 128
 """Steps a piece: its rows stay in cache, and few passes over the lanes are for the few that have a time left."""
-BATCH = int(os.environ.get("BATCH", 16))
-"""Passes that are stored together: a lane's states are then written in one piece."""
+STORED = 16
+"""Passes whose states are stored together, in one piece a lane."""
 
 
 class Saves(NamedTuple):
@@ -26,7 +24,7 @@ class Saves(NamedTuple):
     ys: PyTree
     done: Array
 
-    def finished(self, n: int) -> PyTree:
+    def first(self, n: int) -> PyTree:
         """Return the states at n times, (lanes, n, ...); NaN where the lane has not come so far."""
         seen = jnp.arange(n, dtype=jnp.int32)[None] < self.done[:, None]
 
@@ -36,21 +34,30 @@ class Saves(NamedTuple):
         return jax.tree.map(kept, self.ys)
 
 
+class Pass(NamedTuple):
+    """Where a pass over the lanes stands: what the passes before it have read, and the next time of every lane."""
+
+    slab: PyTree
+    n: Array
+    done: Array
+    times: Array
+    due: Array
+
+
 def read_in_pieces(loop: Loop, state: Lanes, ts: Array, max_steps: int) -> tuple[Lanes, Saves]:
     """Return the ends of the lanes and their states at the times `ts`, (n, lanes) in the order of the solve."""
     n, lanes = ts.shape
-    size = min(BATCH, n)
 
     def piece(carry: tuple[Lanes, Saves, Array]) -> tuple[Lanes, Saves, Array]:
-        before, saves, _ = carry
+        before, saves, first = carry
         after, rows = record(loop, before, max_steps, most=PIECE)
-        return after, _read_piece(loop, before, after, rows, ts, saves), jnp.zeros((), bool)
+        return after, _read_piece(loop, before, after, rows, ts, saves), jnp.zeros_like(first)
 
     def going(carry: tuple[Lanes, Saves, Array]) -> Array:
         state, _, first = carry
-        return (jnp.any(state.live) & (state.n < max_steps)) | first
+        return first | (jnp.any(state.live) & (state.n < max_steps))
 
-    blank = jax.tree.map(lambda y: jnp.zeros((lanes, n + size, *y.shape[:-1]), y.dtype), state.y)
+    blank = jax.tree.map(lambda y: jnp.zeros((lanes, n + min(STORED, n), *y.shape[:-1]), y.dtype), state.y)
     saves = Saves(blank, jnp.zeros(lanes, jnp.int32))
     # The first piece comes unasked: a time at t0 is due though no lane may have a step to take.
     state, saves, _ = lax.while_loop(going, piece, (state, saves, jnp.ones((), bool)))
@@ -58,45 +65,56 @@ def read_in_pieces(loop: Loop, state: Lanes, ts: Array, max_steps: int) -> tuple
 
 
 def _read_piece(loop: Loop, before: Lanes, after: Lanes, rows: Rows, ts: Array, saves: Saves) -> Saves:
-    """Read the times among the recorded steps, the next one of every lane in each pass."""
-    n, lanes = ts.shape
-    size = min(BATCH, n)
+    """Return the saves with the times among the recorded steps; a pass reads the next one of every lane.
+
+    A step's worth of arrays is what a pass works on, and they stay in cache: 16 times a lane at once took three times
+    as long.
+    """
+    n, size = len(ts), min(STORED, len(ts))
     s = after.s + after.clock[1]
     track = Track(rows, used_rows(after) - used_rows(before), s, after.y, loop.span.t0, loop.span.t1)
-    problem = Lifted(loop.field, before.n >= 0 if loop.fence else None)
     reached = s * (1 + 4 * jnp.finfo(s.dtype).eps)
+    problem = Lifted(loop.field, before.n >= 0 if loop.fence else None)
 
     def inner(_: Array, t: Array, dt: Array, y: PyTree, theta: Array, way: Array | None) -> PyTree:
         return loop.method.bound(way).dense(problem, t, dt, y, theta)
 
-    def coming(done: Array) -> tuple[Array, Array]:
-        k = jnp.minimum(done, n - 1)
-        times = jnp.take_along_axis(ts, k[None], axis=0)[0]
-        here = jnp.isnan(times) | (loop.span.sign * (times - loop.span.t0) <= reached)
-        return times, here & (done < n)
+    def begun(slab: PyTree, done: Array) -> Pass:
+        times = jnp.take_along_axis(ts, jnp.minimum(done, n - 1)[None], axis=0)[0]
+        behind = jnp.isnan(times) | (loop.span.sign * (times - loop.span.t0) <= reached)
+        return Pass(slab, jnp.zeros((), jnp.int32), done, times, behind & (done < n))
 
-    def one(carry):
-        j, slab, done, times, due = carry
-        new = read(inner, jax.vmap(lambda x, k: x[k], -1, -1), track, times)
-        slab = jax.tree.map(lambda kept, x: lax.dynamic_update_index_in_dim(kept, x, j, 0), slab, new)
-        done = done + due.astype(done.dtype)
-        return j + 1, slab, done, *coming(done)
+    def one(now: Pass) -> Pass:
+        new = read(inner, jax.vmap(lambda x, k: x[k], -1, -1), track, now.times)
+        slab = jax.tree.map(lambda kept, x: lax.dynamic_update_index_in_dim(kept, x, now.n, 0), now.slab, new)
+        return begun(slab, now.done + now.due.astype(jnp.int32))._replace(n=now.n + 1)
 
-    def batch(carry):
-        ys, slab, done, times, due = carry
-        new = lax.while_loop(lambda c: (c[0] < size) & jnp.any(c[-1]), one, (jnp.int32(0), slab, done, times, due))
-        _, slab, after, times, due = new
-
-        def put(lane: Array, ys: PyTree) -> PyTree:
-            def write(kept: Array, x: Array) -> Array:
-                x = lax.dynamic_index_in_dim(x, lane, x.ndim - 1, keepdims=False)
-                return lax.dynamic_update_slice(kept, x[None], (lane, done[lane], *[jnp.zeros_like(lane)] * (x.ndim - 1)))
-
-            return jax.tree.map(write, ys, slab)
-
-        return lax.fori_loop(jnp.int32(0), jnp.int32(lanes), put, ys), slab, after, times, due
+    def passes(carry: tuple[PyTree, Pass]) -> tuple[PyTree, Pass]:
+        ys, now = carry
+        new = lax.while_loop(lambda now: (now.n < size) & jnp.any(now.due), one, now)
+        return _stored(ys, new.slab, now.done, loop.fenced), new._replace(n=now.n)
 
     slab = jax.tree.map(lambda y: jnp.zeros((size, *y.shape), y.dtype), after.y)
-    carry = saves.ys, slab, saves.done, *coming(saves.done)
-    ys, _, done, _, _ = lax.while_loop(lambda c: jnp.any(c[-1]), batch, carry)
-    return Saves(ys, done)
+    ys, now = lax.while_loop(lambda carry: jnp.any(carry[1].due), passes, (saves.ys, begun(slab, saves.done)))
+    return Saves(ys, now.done)
+
+
+def _stored(ys: PyTree, slab: PyTree, place: Array, by_lane: bool) -> PyTree:
+    """Return `ys`, lanes leading, with the rows of `slab`, lanes trailing, from `place` on in every lane.
+
+    By lane on CPU, where one scatter of all takes three times as long.
+    """
+
+    def put(kept: Array, x: Array, k: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(kept, x, k, 0)
+
+    def lane(i: Array, ys: PyTree) -> PyTree:
+        def write(kept: Array, x: Array) -> Array:
+            x = lax.dynamic_index_in_dim(x, i, x.ndim - 1, keepdims=False)[None]
+            return lax.dynamic_update_slice(kept, x, (i, place[i], *[jnp.zeros_like(i)] * (x.ndim - 2)))
+
+        return jax.tree.map(write, ys, slab)
+
+    if by_lane:
+        return lax.fori_loop(jnp.int32(0), jnp.int32(len(place)), lane, ys)
+    return jax.tree.map(lambda kept, x: jax.vmap(put, (0, -1, 0))(kept, x, place), ys, slab)
