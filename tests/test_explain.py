@@ -20,6 +20,7 @@ def product(t, y, args):
     return args @ y
 
 
+MATMUL = "XLA's kernels, because the field has the operation dot_general."
 CASES = {
     "small": (pendulum, jnp.ones(2), None, None, "one native function for the whole loop."),
     "matmul": (
