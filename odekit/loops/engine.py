@@ -203,7 +203,8 @@ class Program(NamedTuple):
 
             def reached(after: Lanes, times: Array) -> Array:
                 s = (after.s + after.clock[1]) * (1 + 4 * jnp.finfo(times.dtype).eps)
-                return jnp.isnan(times) | (loop.span.sign * (times - loop.span.t0) <= s)
+                sign, t0 = (jnp.broadcast_to(x, s.shape)[None] for x in (loop.span.sign, loop.span.t0))
+                return jnp.isnan(times) | (sign * (times - t0) <= s[None])
 
             def read(before: Lanes, after: Lanes, rows: Rows, times: Array) -> PyTree:
                 s = after.s + after.clock[1]

@@ -37,11 +37,11 @@ def read_in_pieces(
 
         def due(done: Array) -> Array:
             k = jnp.minimum(done, n - 1)
-            return (done < n) & reached(after, jnp.take_along_axis(ts, k[None], axis=0)[0])
+            return (done < n) & reached(after, jnp.take_along_axis(ts, k[None], axis=0))[0]
 
         def batch(carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
             ys, done = carry
-            k = done + jnp.arange(size, dtype=jnp.int32)[:, None]
+            k = done[None] + jnp.arange(size, dtype=jnp.int32)[:, None]
             times = jnp.take_along_axis(ts, jnp.minimum(k, n - 1), axis=0)
             new = read(before, after, rows, times)
 
@@ -67,7 +67,7 @@ def read_in_pieces(
 
     def kept(y: Array) -> Array:
         y = jnp.moveaxis(y[:, :n], 0, -1)
-        seen = jnp.arange(n, dtype=jnp.int32)[:, None] < done
+        seen = jnp.arange(n, dtype=jnp.int32)[:, None] < done[None]
         return jnp.where(seen.reshape(n, *(1,) * (y.ndim - 2), lanes), y, jnp.nan)
 
     return state, jax.tree.map(kept, ys)
