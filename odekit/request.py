@@ -32,7 +32,7 @@ MAX_STEPS = 4096
 HORIZON = 1e30
 """Where a solve to `t1=inf` gives up its event."""
 _TSIT5, _RECORDED, _END = Tsit5(), Recorded(), SaveAt()
-_PID = jax.tree.structure(PID(0.0, 0.0))
+_PID = jax.tree.structure(PID(0.0, 0.0))  # filled, it is made in 2 microseconds; by its class in 35
 
 
 class Static(NamedTuple):
@@ -209,22 +209,20 @@ def prepare(
     fractions, n_steps = _grid(n_steps, dt, t0, t1, dtype)
     method = _default_method(problem, n_steps) if method is None else method
     _check_method(problem, method, n_steps, key)
-    controller = (
-        jax.tree.unflatten(_PID, (rtol, atol)) if controller is None else controller
-    )  # 17 times PID(rtol, atol)
-    controller = _check_marks(controller, t0, t1, dtype)
-    if n_steps is not None and (events or controller.stops is not None or controller.jumps is not None):
+    pid: PID = jax.tree.unflatten(_PID, (rtol, atol)) if controller is None else controller
+    pid = _check_marks(pid, t0, t1, dtype)
+    if n_steps is not None and (events or pid.stops is not None or pid.jumps is not None):
         raise ValueError(
             "`event`, `stops` or `jumps` were given with a fixed grid; they need adaptive steps: drop n_steps or dt."
         )
     if n_steps is None:
-        controller = check_tolerances(controller, y0, dtype)
+        pid = check_tolerances(pid, y0, dtype)
     steps = MAX_STEPS if max_steps is None else max_steps
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"`max_steps` was {max_steps!r}; it must be positive, a Python int.")
     if n_steps is not None and fractions is None:
         method = _prepare_on_host(problem, method, y0, t0, t1, n_steps)
-    arrays, static = split((problem, args, controller, events), numbers=True)
+    arrays, static = split((problem, args, pid, events), numbers=True)
     method_arrays, method_static = split(method, numbers=False)
     asked = saveat if saveat.ts is None else eqx.tree_at(lambda s: s.ts, saveat, None)
     spec = Spec(static, method_static, adjoint or _RECORDED, asked, saveat.rows, n_steps, steps, endless)

@@ -15,6 +15,7 @@ from odekit import errors
 from odekit.errors import Result
 from odekit.interop import output, translate
 from odekit.interop.controllers import Steady
+from odekit.interop.obstacles import obstacle
 from odekit.interop.translate import Call
 from odekit.problem import as_problem
 from odekit.request import Request, Static, prepare, split
@@ -140,7 +141,7 @@ def diffeqsolve(
     )  # fmt: skip
     if engine not in ("auto", "odekit", "diffrax"):
         raise ValueError(f"`engine` was {engine!r}; give 'auto', 'odekit' or 'diffrax'.")
-    why = "`engine` is 'diffrax'" if engine == "diffrax" else translate.obstacle(call)
+    why = "`engine` is 'diffrax'" if engine == "diffrax" else obstacle(call)
     if why is None:
         return _solve(call)
     if engine == "odekit":
@@ -221,15 +222,6 @@ def _request(call: Call, field: Field, plan: Plan, numbers: Numbers) -> Request:
     times = [jnp.asarray(sub.ts, call.dtype) for sub in call.subs if sub.ts is not None]
     steps = any(sub.steps for sub in call.subs)
     saveat = SaveAt(_joined(times, call) if times else None, steps=steps, dense=call.saveat.dense)
-    method = plan.method.join(numbers.method)
-    if plan.settings is not None:
-        pid = translate.controller_of(call.stepsize_controller, plan.settings, numbers.marks)
-        chosen = {"method": method, "controller": pid, "dt0": translate.first_of(call)}
-    elif plan.n_steps is None:
-        chosen = {"method": None, "dt0": _steady_length(call)}
-    else:
-        chosen = {"n_steps": plan.n_steps} if numbers.lengths is None else {"dt": numbers.lengths}
-        chosen["method"] = method
     request = prepare(
         field,
         translate.promoted(call.y0, call.dtype),
@@ -239,7 +231,7 @@ def _request(call: Call, field: Field, plan: Plan, numbers: Numbers) -> Request:
         saveat=saveat,
         adjoint=translate.adjoint_of(call),
         max_steps=translate.UNBOUNDED if call.max_steps is None else call.max_steps,
-        **chosen,
+        **_steps(call, plan, numbers),
     )
     if plan.settings is not None or plan.n_steps is not None:
         return request
@@ -248,9 +240,22 @@ def _request(call: Call, field: Field, plan: Plan, numbers: Numbers) -> Request:
     return Request(spec, request.arrays._replace(bundle=bundle, method=numbers.method))
 
 
+def _steps(call: Call, plan: Plan, numbers: Numbers) -> dict[str, Any]:
+    """Return how steps are chosen, as arguments of our own."""
+    method = plan.method.join(numbers.method)
+    if plan.settings is not None:
+        pid = translate.controller_of(call.stepsize_controller, plan.settings, numbers.marks)
+        return {"method": method, "controller": pid, "dt0": translate.first_of(call)}
+    if plan.n_steps is None:
+        return {"method": None, "dt0": _steady_length(call)}
+    grid = {"n_steps": plan.n_steps} if numbers.lengths is None else {"dt": numbers.lengths}
+    return {"method": method, **grid}
+
+
 def _steady_length(call: Call) -> Array:
     """Return the length of equal steps over times that are known only inside `jit`."""
-    n, whole = translate.steps_of(jnp, *(jnp.asarray(t) for t in (call.t0, call.t1, call.dt0)), call.dtype)
+    t0, t1, dt0 = (jnp.asarray(t) for t in (call.t0, call.t1, call.dt0))
+    n, whole = translate.steps_of(jnp, t0, t1, dt0, call.dtype)
     whole, n = (x.astype(common_real(whole)) for x in (whole, n))
     return jnp.where(whole == 0, 1, whole / n)
 
