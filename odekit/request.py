@@ -224,7 +224,7 @@ def prepare(
         method = _prepare_on_host(problem, method, y0, t0, t1, n_steps)
     arrays, static = split((problem, args, pid, events), numbers=True)
     method_arrays, method_static = split(method, numbers=False)
-    asked = saveat if saveat.ts is None else eqx.tree_at(lambda s: s.ts, saveat, None)
+    asked = jax.tree.map(lambda ts: None, saveat)
     spec = Spec(static, method_static, adjoint or _RECORDED, asked, saveat.rows, n_steps, steps, endless)
     step = None if dt0 is None else _first_length(dt0, t0, t1, dtype)
     return Request(spec, Arrays(y0, t0, t1, step, save_ts, fractions, key, arrays, method_arrays))
@@ -258,7 +258,7 @@ def _time(name: str, t: Any, dtype: Any) -> Array:
 
 
 def _save_times(ts: Any, t0: Array, t1: Array, dtype: Any) -> Array:
-    ts = jnp.asarray(ts).astype(dtype)
+    ts = (ts if isinstance(ts, jax.Array) else np.asarray(ts)).astype(dtype)
     check_times("ts", ts, t0, t1)
     return ts
 
