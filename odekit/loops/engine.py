@@ -215,7 +215,7 @@ class Program(NamedTuple):
                 return read_in_pieces(self.loop(lanes, flags, last, free), state, ts, self.max_steps)
 
             end, saves = self.compiled(go)(self.started(lanes, flags, last, free), last, free)
-            return raw(end), saves.first(jnp.shape(free.ts)[-1])
+            return raw(end), saves.first(jnp.asarray(free.ts).shape[-1])
 
         return self.placed(engine, self.width)
 
