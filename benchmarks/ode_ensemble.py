@@ -1,9 +1,10 @@
 """Ensembles of adaptive solves under `jax.vmap`: odekit, diffrax, and a compiled SIMD loop in C as the mark.
 
 Forward: Lorenz (10, 28, 8/3), y0 = (1, 0, 0) + 1e-3 N(0, 1), t in [0, 20], Dormand-Prince 5(4), elementary controller,
-rtol = atol = 1e-8, float64: about 1,700 attempted steps a lane. Gradient: Lotka-Volterra, 1,024 lanes, t in [0, 20],
-tolerance 1e-6, four shared parameters, reverse mode through each library's default adjoint with the same `max_steps`:
-512 (the solves take 210 attempts) and 4,096 (what both take by default).
+rtol = atol = 1e-8, float64: about 1,700 attempted steps a lane; for 1,024 lanes also with 100 equidistant save times.
+Gradient: Lotka-Volterra, 1,024 lanes, t in [0, 20], tolerance 1e-6, four shared parameters, reverse mode through each
+library's default adjoint with the same `max_steps`: 512 (the solves take 210 attempts) and 4,096 (what both take by
+default).
 
 Beside them, where they are installed, gradsolve (its explicit engine, Tsit5) and torchode (Dormand-Prince 5(4)).
 
@@ -29,6 +30,7 @@ import odekit as ok
 
 T1, TOL, DT0 = 20.0, 1e-8, 1e-3
 GRADIENT_TOL = 1e-6
+SAVES = 100
 
 
 def lorenz(t, y, args):
@@ -39,17 +41,18 @@ def lotka_volterra(t, y, p):
     return jnp.stack([p[0] * y[0] - p[1] * y[0] * y[1], -p[2] * y[1] + p[3] * y[0] * y[1]])
 
 
-def odekit_solve(f, y0, args, method, tol, max_steps, dt0=None):
-    return ok.solve(f, y0, 0.0, T1, method, args, rtol=tol, atol=tol, dt0=dt0, max_steps=max_steps, throw=False).y1
+def odekit_solve(f, y0, args, method, tol, max_steps, dt0=None, ts=None):
+    options = {"rtol": tol, "atol": tol, "dt0": dt0, "max_steps": max_steps, "throw": False}
+    sol = ok.solve(f, y0, 0.0, T1, method, args, saveat=ts, **options)
+    return sol.y1 if ts is None else sol.ys
 
 
-def diffrax_solve(f, y0, args, method, tol, max_steps, dt0=None):
+def diffrax_solve(f, y0, args, method, tol, max_steps, dt0=None, ts=None):
     control = diffrax.PIDController(rtol=tol, atol=tol)
-    term = diffrax.ODETerm(f)
-    sol = diffrax.diffeqsolve(
-        term, method, 0.0, T1, dt0, y0, args, stepsize_controller=control, max_steps=max_steps, throw=False
-    )
-    return sol.ys[0]
+    saveat = diffrax.SaveAt(t1=True) if ts is None else diffrax.SaveAt(ts=ts)
+    options = {"saveat": saveat, "stepsize_controller": control, "max_steps": max_steps, "throw": False}
+    sol = diffrax.diffeqsolve(diffrax.ODETerm(f), method, 0.0, T1, dt0, y0, args, **options)
+    return sol.ys[0] if ts is None else sol.ys
 
 
 def build_c():
@@ -128,12 +131,19 @@ def torchode_peer(y0):
     return {"torchode": solve}
 
 
-def forward(lanes, repeats, library, others):
-    y0 = jnp.array([1.0, 0.0, 0.0]) + 1e-3 * jax.random.normal(jax.random.key(0), (lanes, 3))
-    peers = {
-        "odekit": jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri5(), TOL, 4096, DT0)),
-        "diffrax": jax.vmap(lambda y: diffrax_solve(lorenz, y, None, diffrax.Dopri5(), TOL, None, DT0)),
+def lorenz_peers(ts=None):
+    return {
+        "odekit": jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri5(), TOL, 4096, DT0, ts)),
+        "diffrax": jax.vmap(lambda y: diffrax_solve(lorenz, y, None, diffrax.Dopri5(), TOL, None, DT0, ts)),
     }
+
+
+def lorenz_starts(lanes):
+    return jnp.array([1.0, 0.0, 0.0]) + 1e-3 * jax.random.normal(jax.random.key(0), (lanes, 3))
+
+
+def forward(lanes, repeats, library, others):
+    y0, peers = lorenz_starts(lanes), lorenz_peers()
     options = wide_vectors()
     fns = {name: partial(jax.jit(fn, compiler_options=options), y0) for name, fn in peers.items()}
     if others:
@@ -157,9 +167,31 @@ def forward(lanes, repeats, library, others):
     ]
 
 
-def median_error(ends, reference):
-    difference = np.max(np.abs(np.asarray(ends)[: len(reference)] - reference), axis=1)
-    return float(np.median(difference))
+def median_error(states, reference):
+    difference = np.abs(np.asarray(states)[: len(reference)] - reference)
+    return float(np.median(np.max(difference.reshape(len(reference), -1), axis=1)))
+
+
+def saved(lanes, repeats):
+    y0, ts = lorenz_starts(lanes), jnp.linspace(0.0, T1, SAVES)
+    peers, options = lorenz_peers(ts), wide_vectors()
+    fns = {name: partial(jax.jit(fn, compiler_options=options), y0) for name, fn in peers.items()}
+    ends = {f"{name}, end": jax.jit(fn, compiler_options=options) for name, fn in lorenz_peers().items()}
+    best = interleave(fns | {name: partial(fn, y0) for name, fn in ends.items()}, repeats)
+    tight = jax.jit(jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri8(), 1e-13, 4096, ts=ts)))
+    reference = np.asarray(tight(y0[:64]))
+    return [
+        {
+            "peer": name,
+            "lanes": lanes,
+            "ms": 1e3 * best[name],
+            "odekit is faster by": best[name] / best["odekit"],
+            "of the end alone": best[name] / best[f"{name}, end"],
+            "compile s": compile_time(peers[name], y0),
+            "median error": median_error(fn(), reference),
+        }
+        for name, fn in fns.items()
+    ]
 
 
 def gradient(lanes, max_steps, repeats):
@@ -202,6 +234,7 @@ def main():
     rows = [
         {"load": "Lorenz-20 forward", **row} for lanes in sizes for row in forward(lanes, 3, library, lanes <= 1024)
     ]
+    rows += [{"load": f"Lorenz-20, {SAVES} save times", **row} for row in saved(sizes[0], 3)]
     gradients = ((64, 512),) if options.quick else ((1024, 512), (1024, 4096))
     rows += [{"load": "Lotka-Volterra gradient", **row} for sizes in gradients for row in gradient(*sizes, 5)]
     report("ode_ensemble", rows, options.out, dtype="float64", t1=T1, tol=TOL, gradient_tol=GRADIENT_TOL)

@@ -84,7 +84,7 @@ class Recorded(Adjoint):
 
         @jax.custom_vjp
         def solve(last: Last, free: Free) -> tuple[Raw, PyTree]:
-            return single(program.saved(), last, free)[0]
+            return single(program.saved(), last, free)
 
         def forward(last: Last, free: Free) -> tuple[tuple[Raw, PyTree], Any]:
             raw, rows = single(program.record(), last, free)[0]

@@ -24,12 +24,11 @@ from odekit.loops.adaptive import (
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
-from odekit.loops.pieces import PIECE, read_in_pieces
+from odekit.loops.pieces import Saves, read_in_pieces
 from odekit.loops.record import Raw, Rows, Span
 from odekit.loops.refill import BLOCKS, refill
 from odekit.loops.saving import Track, at_times
 from odekit.problem import Lifted
-from odekit.trees import align
 from odekit.typing import PyTree
 
 SMALL = 1024
@@ -201,50 +200,39 @@ class Program(NamedTuple):
         return self.placed(lambda lanes, *rest: (engine if lanes <= most else only_run)(lanes, *rest), 1 << 62)
 
     def saved(self) -> Engine:
-        """Return the engine that reads the states at `free.ts` as it goes and keeps the rows of a few steps only."""
+        """Return the engine that reads the states at `free.ts` as it goes and keeps the rows of a few steps only.
 
-        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[tuple[Raw, PyTree], tuple[()]]:
-            most = PIECE if lanes > 1 else self.max_steps
-            own = jax.tree.unflatten(jax.tree.structure(free), [0 if flag else None for flag in flags])
-            loop = self.loop(lanes, flags, last, free)
-            ts = lanes_last(free, flags).ts
-            ts = jnp.broadcast_to(ts if ts.ndim == 2 else ts[:, None], (ts.shape[0], lanes))
+        One lane keeps all its rows: all times at once are faster read.
+        """
 
-            def go(state: Lanes, last: Last, free: Free) -> tuple[Lanes, Rows]:
-                return record(self.loop(lanes, flags, last, free), state, self.max_steps, most=most)
+        def engine(lanes: int, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, PyTree]:
+            if lanes == 1:
+                return self.saved_alone(flags, last, free)
 
-            def reached(after: Lanes, times: Array) -> Array:
-                s = (after.s + after.clock[1]) * (1 + 4 * jnp.finfo(times.dtype).eps)
-                return jnp.isnan(times) | (loop.span.elapsed(times) <= align(s, times))
+            def go(state: Lanes, last: Last, free: Free) -> tuple[Lanes, Saves]:
+                ts = lanes_last(free, flags).ts
+                ts = jnp.broadcast_to(ts if ts.ndim == 2 else ts[:, None], (ts.shape[0], lanes))
+                return read_in_pieces(self.loop(lanes, flags, last, free), state, ts, self.max_steps)
 
-            def read(before: Lanes, after: Lanes, rows: Rows, times: Array) -> PyTree:
-                s = after.s + after.clock[1]
-                used = jnp.broadcast_to(used_rows(after) - used_rows(before), s.shape)
-                track = Track(rows, used, s, after.y, last.t0, last.t1)
-
-                def over(n: Array, free: Free, track: Track) -> PyTree:
-                    fenced = partial(self.read, live=n >= 0 if self.fenced and lanes > 1 else None)
-                    return jax.vmap(fenced, in_axes=(own._replace(ts=-1), -1))(free, track)
-
-                return self.compiled(over)(before.n, free._replace(ts=times), track)
-
-            state, ys = read_in_pieces(
-                lambda state: self.compiled(go)(state, last, free),
-                read,
-                lambda state: jnp.any(state.live) & (state.n < self.max_steps),
-                reached,
-                self.started(lanes, flags, last, free),
-                ts,
-            )
-            return (raw(state), ys), ()
+            end, saves = self.compiled(go)(self.started(lanes, flags, last, free), last, free)
+            return raw(end), saves.first(jnp.asarray(free.ts).shape[-1])
 
         return self.placed(engine, self.width)
 
-    def read(self, free: Free, track: Track, live: Array | None = None) -> PyTree:
-        """Return the states of one lane at the times `free.ts`, read off its recorded steps; `live` makes a fence."""
+    def saved_alone(self, flags: tuple[bool, ...], last: Last, free: Free) -> tuple[Raw, PyTree]:
+        """Return the end of a single lane and its states at `free.ts`."""
+        end, rows = self.recorded(1, flags, last, free, 1)
+        end = raw(end)
+        alone = jax.tree.map(lambda x: x[..., 0], Track(rows, end.used, end.s, end.y, last.t0, last.t1))
+        leaves, tree = jax.tree.flatten(free)
+        own = jax.tree.unflatten(tree, [x[0] if flag else x for x, flag in zip(leaves, flags, strict=True)])
+        return end, jax.tree.map(lambda y: y[None], self.compiled(self.read)(own, alone))
+
+    def read(self, free: Free, track: Track) -> PyTree:
+        """Return the states of one lane at the times `free.ts`, read off its recorded steps."""
 
         def bind(field: PyTree) -> Lifted:
-            return Lifted(partial(self.fn, field), live)
+            return Lifted(partial(self.fn, field), None)
 
         return at_times(bind, free.field, self.method(free.method), track, jnp.asarray(free.ts))
 

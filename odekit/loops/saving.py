@@ -11,6 +11,7 @@ from jax import Array, lax
 from odekit.control import error_square
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
+from odekit.trees import align, select
 from odekit.typing import PyTree
 
 
@@ -42,42 +43,56 @@ class Track(NamedTuple):
 
 
 def at_times(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track, ts: Array) -> PyTree:
-    """Return the states at the times `ts`, (n,): the end itself where a time lies there, NaN where none was computed.
+    """Return the states of one lane at the times `ts`, (n,), as `read` does: the times are the lanes of one step.
 
-    A time that is NaN is no observation: its state is NaN, and no gradient comes back from it.
-
-    The steps that hold the times are taken once more and read by the method's interpolant; `bind(free)` is the problem
-    as a step sees it.
+    `bind(free)` is the problem as a step sees it.
     """
-    span = track.span
-    rows, s = track.rows, span.sign * (ts - span.t0)
-    absent, s = jnp.isnan(s), jnp.where(jnp.isnan(s), 0, s)
-    starts = jnp.where(_index(rows.s) < track.used, rows.s, jnp.inf)
-    k = jnp.clip(jnp.searchsorted(starts, lax.stop_gradient(s), side="right") - 1, 0)
-    begin = rows.s[k]
-    start, dt = span.share(begin), span.share(rows.dt[k], begin)
-    inside = dt > 0
-    theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
-    y0, way = jax.tree.map(lambda x: x[k], (rows.y, rows.way))
-    ys = _inner(bind(free), method, track, start)(span.at(start), span.sign * dt, y0, theta, way)
-    ended, beyond = s >= track.s, absent | (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
-
-    @jax.vmap
-    def pick(ended: Array, beyond: Array, y: PyTree) -> PyTree:
-        return jax.tree.map(lambda inner, end: jnp.where(beyond, jnp.nan, jnp.where(ended, end, inner)), y, track.y)
-
-    return pick(ended, beyond, ys)
-
-
-def _inner(problem: Any, method: Any, track: Track, start: Array) -> Callable[..., PyTree]:
-    """Return the method's interpolant over many steps, those that start at the elapsed lengths `start`."""
-    span = Span.of(track.t0, track.t1, track.jumps)
+    span, problem = Span.of(track.t0, track.t1, track.jumps), bind(free)
 
     def one(s: Array, t: Array, dt: Array, y: PyTree, theta: Array, way: Array | None) -> PyTree:
         seen = problem if span.jumps is None else Lifted(span.smooth(problem, s), None)
         return method.bound(way).dense(seen, t, dt, y, theta)
 
-    return partial(jax.vmap(one), start)
+    def row(x: Array, k: Array) -> Array:
+        return jnp.moveaxis(x[k], 0, -1)
+
+    end = jax.tree.map(lambda y: jnp.expand_dims(y, -1), track.y)
+    ys = read(jax.vmap(one, -1, -1), row, track._replace(y=end), ts)
+    return jax.tree.map(lambda y: jnp.moveaxis(y, -1, 0), ys)
+
+
+def read(inner: Callable[..., PyTree], row: Callable[..., Array], track: Track, ts: Array) -> PyTree:
+    """Return the states at one time a lane, `ts`, (lanes,): the end itself where it lies there, NaN if not computed.
+
+    A time that is NaN is no observation: its state is NaN, and no gradient comes back from it.
+
+    The steps that hold the times are taken once more and read by the method's interpolant, `inner(s, t, dt, y, theta,
+    way)` over lanes; `row(x, k)`, (..., lanes), is row k of the record.
+    """
+    span = track.span
+    rows, s = track.rows, span.sign * (ts - span.t0)
+    absent, s = jnp.isnan(s), jnp.where(jnp.isnan(s), 0, s)
+    k = _last_start(partial(row, rows.s), len(rows.s), track.used, lax.stop_gradient(s))
+    begin, dt, y0, way = jax.tree.map(lambda x: row(x, k), (rows.s, rows.dt, rows.y, rows.way))
+    start, dt = span.share(begin), span.share(dt, begin)
+    inside = dt > 0
+    theta = jnp.where(inside, (s - start) / jnp.where(inside, dt, 1), 0)
+    ys = inner(start, span.at(start), span.sign * dt, y0, theta, way)
+    ended, beyond = s >= track.s, absent | (s < 0) | (s > track.s * (1 + 4 * jnp.finfo(s.dtype).eps))
+    return jax.tree.map(lambda y: jnp.where(align(beyond, y), jnp.nan, y), select(ended, track.y, ys))
+
+
+def _last_start(start: Callable[[Array], Array], n: int, used: Array, s: Array) -> Array:
+    """Return the last of the `used` rows, at most n and in order, that starts at `s` or before; 0 if none does."""
+
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, last = ends
+        middle = (first + last) // 2
+        later = start(middle) > s
+        return jnp.where(later, first, middle), jnp.where(later, middle, last)
+
+    first = jnp.zeros(s.shape, jnp.int32)
+    return lax.fori_loop(0, n.bit_length(), halve, (first, jnp.broadcast_to(used, s.shape)))[0]
 
 
 def each_step(track: Track) -> tuple[Array, PyTree]:

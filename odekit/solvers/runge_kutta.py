@@ -146,7 +146,7 @@ class RungeKutta(Method):
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Interpolate by the tableau's own weights, or by cubic Hermite where it has none."""
         ks = self._stages(problem, t, dt, y, problem(t, y))
-        y1 = axpy(y, dt, self.b, ks)
+        y1 = problem.combine(y, dt, self.b, ks)
         return self._inner(problem, t, dt, y, y1, [*ks, problem(t + dt, y1)], theta)
 
     def _inner(

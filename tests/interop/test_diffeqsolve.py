@@ -336,3 +336,43 @@ def test_a_field_that_is_not_finite_is_a_failure(controller):
     assert sol.result == diffrax.RESULTS.nonfinite
     assert np.isfinite(sol.ys)
     assert 0.3 < float(sol.ts[0]) < 0.6
+
+
+def test_new_numbers_trace_nothing():
+    """The field is traced once, whatever numbers follow, and the values are those of each call."""
+    traces = []
+
+    def counted(t, y, args):
+        traces.append(1)
+        return -args * y
+
+    term = diffrax.ODETerm(counted)
+    plain = {"t1": 1.3, "dt0": 0.1, "y0": Y0, "args": 4.0, "rtol": 1e-6, "dtmax": 1.0, "ts": (0.2, 1.0), "throw": True}
+    changes = [{}, {"t1": 2}, {"dt0": 0.2}, {"y0": 2 * Y0}, {"args": 3.0}, {"rtol": 1e-3}, {"dtmax": 0.05},
+               {"ts": (0.3, 0.9)}, {"throw": False}]  # fmt: skip
+    sols = []
+    for change in changes:
+        v = plain | change
+        sols.append(
+            ok.diffeqsolve(
+                term,
+                diffrax.Tsit5(),
+                0.0,
+                v["t1"],
+                v["dt0"],
+                v["y0"],
+                v["args"],
+                throw=v["throw"],
+                max_steps=64,
+                stepsize_controller=diffrax.PIDController(v["rtol"], 1e-8, dtmax=v["dtmax"]),
+                saveat=diffrax.SaveAt(ts=v["ts"], t1=True),
+                engine="odekit",
+            )  # fmt: skip
+        )
+    assert len(traces) == 1
+    ends = np.array([sol.ys[-1, 0] for sol in sols])
+    exact = [np.exp(-(plain | c)["args"] * (plain | c)["t1"]) * (plain | c)["y0"][0] for c in changes]
+    np.testing.assert_allclose(ends, exact, atol=1e-3)
+    assert len({int(sol.stats["num_steps"]) for sol in sols}) > 3
+    np.testing.assert_array_equal(sols[7].ts, [0.3, 0.9, 1.3])
+    assert sols[0].stats["max_steps"] == 64
