@@ -249,7 +249,8 @@ def advance_busy(loop: Loop, lanes: Lanes, max_steps: Array | int, budget: Array
     def count(lanes: Lanes) -> Array:
         return jnp.sum(running(lanes, max_steps), dtype=jnp.int32)
 
-    return lax.while_loop(going, body, (lanes, count(lanes), jnp.zeros((), jnp.int32)))[0]
+    live = count(lanes)
+    return lax.while_loop(going, body, (lanes, live, 0 * live))[0]  # a bare zero would not vary over a `shard_map`
 
 
 def running(lanes: Lanes, max_steps: Array | int) -> Array:
