@@ -204,7 +204,7 @@ class Program(NamedTuple):
                 return read_in_pieces(self.loop(lanes, flags, last, free), state, ts, self.max_steps, self.one_kernel)
 
             end, saves = self.compiled(go)(self.started(lanes, flags, last, free), last, free)
-            return raw(end), saves.first(free.ts.shape[-1])
+            return raw(end), saves.first(jnp.asarray(free.ts).shape[-1])
 
         return self.placed(engine, self.width)
 
