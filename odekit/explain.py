@@ -79,7 +79,9 @@ def _adaptive(request: Request) -> list[str]:
     if isinstance(spec.adjoint, Recorded):
         row = size(arrays.y0) + 2 * arrays.t0.dtype.itemsize
         kept = f"{row * spec.max_steps / 1024:.0f} KiB for {spec.max_steps} steps"
-        lines.append(f"Gradient: {adjoint}, a row of {row} bytes a step and lane ({kept}), of {BACK_WIDTH} lanes at a time.")
+        lines.append(
+            f"Gradient: {adjoint}, a row of {row} bytes a step and lane ({kept}), of {BACK_WIDTH} lanes at a time."
+        )
     else:
         lines.append(f"Gradient: {adjoint}.")
     return lines

@@ -127,56 +127,39 @@ def test_where_no_file_is_whole_nothing_begins_again_in_silence(tmp_path):
         run(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished")
+    run(directory)
+    return directory
+
+
 def harvest(t, y, args):
     return cases.lotka_volterra(t, y, args) - 0.1
 
 
 @pytest.mark.parametrize(
-    ("state", "problem", "args", "named"),
+    ("changed", "problem", "args", "named"),
     [
-        (begin(), harvest, None, "the vector field differ"),
-        (begin(), cases.lotka_volterra, (1.5, 1.0, 3.0, 2.0), "the arguments"),
-        (begin(method=ok.Dopri5()), cases.lotka_volterra, None, "the method differ"),
-        (begin(rtol=1e-8), cases.lotka_volterra, None, "the controller differ"),
-        (begin(t1=7.0), cases.lotka_volterra, None, "the interval differ"),
-        (begin(y0=START + 1e-15), cases.lotka_volterra, None, "the start differ"),
-        (begin(y0=START.astype(jnp.float32), rtol=1e-5, atol=1e-5), cases.lotka_volterra, None, "the vector field"),
+        ({}, harvest, None, "the vector field differ"),
+        ({}, cases.lotka_volterra, (1.5, 1.0, 3.0, 2.0), "the arguments"),
+        ({"method": ok.Dopri5()}, cases.lotka_volterra, None, "the method differ"),
+        ({"rtol": 1e-8}, cases.lotka_volterra, None, "the controller differ"),
+        ({"t1": 7.0}, cases.lotka_volterra, None, "the interval differ"),
+        ({"y0": START + 1e-15}, cases.lotka_volterra, None, "the start differ"),
+        ({"y0": START.astype(jnp.float32), "rtol": 1e-5, "atol": 1e-5}, cases.lotka_volterra, None, "the vector field"),
     ],
     ids=["field", "args", "method", "controller", "interval", "start", "dtype"],
 )
-def test_another_run_is_refused_by_what_differs(tmp_path, state, problem, args, named):
-    run(tmp_path)
+def test_another_run_is_refused_by_what_differs(finished, changed, problem, args, named):
     with pytest.raises(ValueError, match=rf"belongs to another run: .*{named}"):
-        run(tmp_path, state, problem, args=args)
+        run(finished, begin(**changed), problem, args=args)
 
 
 def test_more_steps_are_no_other_run(tmp_path, whole):
     stopped = run(tmp_path, begin(max_steps=50))
     assert int(stopped[-1].result) == ok.Result.MAX_STEPS
     assert same_bits(ok.finish(run(tmp_path)[-1]), whole)
-
-
-def test_the_fingerprint_is_that_of_another_process(tmp_path):
-    weights = jnp.arange(4.0).reshape(2, 2)
-    program = (
-        "import jax, jax.numpy as jnp, json, odekit as ok\n"
-        "from odekit.checkpoint import fingerprint\n"
-        "jax.config.update('jax_enable_x64', True)\n"
-        "w = jnp.arange(4.0).reshape(2, 2)\n"
-        "f = lambda t, y, a: jax.nn.silu(w @ y) * a['rate']\n"
-        "print(json.dumps(fingerprint(f, ok.init(f, jnp.ones(2), 0.0, 1.0, args={'rate': 2.0}), {'rate': 2.0})))\n"
-    )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-
-    def field(t, y, a):
-        return jax.nn.silu(weights @ y) * a["rate"]
-
-    args = {"rate": 2.0}
-    here = fingerprint(field, ok.init(field, jnp.ones(2), 0.0, 1.0, args=args), args)
-    assert here == json.loads(told.stdout)
-    weights = weights.at[0, 0].set(1e-9)
-    there = fingerprint(field, ok.init(field, jnp.ones(2), 0.0, 1.0, args=args), args)
-    assert [name for name in here if here[name] != there[name]] == ["vector field"]
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"keep": 0}, {"every": 1.5}])
@@ -187,8 +170,14 @@ def test_senseless_numbers_are_refused_before_anything_runs(tmp_path, options):
 
 
 CHILD = """
-import sys, jax, jax.numpy as jnp, numpy as np, odekit as ok
+import json, sys, jax, jax.numpy as jnp, numpy as np, odekit as ok
+from odekit.checkpoint import fingerprint
 jax.config.update("jax_enable_x64", True)
+
+if sys.argv[2:]:
+    w = jnp.arange(4.0).reshape(2, 2)
+    f = lambda t, y, a: jax.nn.silu(w @ y) * a["rate"]
+    print(json.dumps(fingerprint(f, ok.init(f, jnp.ones(2), 0.0, 1.0, args={"rate": 2.0}), {"rate": 2.0})))
 
 def lorenz(t, y, args):
     return jnp.stack([10 * (y[1] - y[0]), y[0] * (28 - y[2]) - y[1], y[0] * y[1] - 8 / 3 * y[2]])
@@ -200,9 +189,10 @@ np.save(sys.argv[1] + "/end.npy", np.concatenate([np.ravel(x) for x in jax.tree.
 """
 
 
-def child(directory):
+def child(directory, *more, **options):
     with (directory / "log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-W", "error", "-c", CHILD, str(directory)], stderr=log)
+        command = [sys.executable, "-W", "error", "-c", CHILD, str(directory), *more]
+        return subprocess.Popen(command, stderr=log, **options)
 
 
 def wait_for_a_new_file(directory, process, seen):
@@ -216,8 +206,24 @@ def wait_for_a_new_file(directory, process, seen):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole")
-    assert child(directory).wait(120) == 0
-    return (directory / "end.npy").read_bytes()
+    process = child(directory, "fingerprint", stdout=subprocess.PIPE, text=True)
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, (directory / "log").read_text()[-2000:]
+    return (directory / "end.npy").read_bytes(), json.loads(told)
+
+
+def test_the_fingerprint_is_that_of_another_process(uninterrupted):
+    weights = jnp.arange(4.0).reshape(2, 2)
+
+    def field(t, y, a):
+        return jax.nn.silu(weights @ y) * a["rate"]
+
+    args = {"rate": 2.0}
+    here = fingerprint(field, ok.init(field, jnp.ones(2), 0.0, 1.0, args=args), args)
+    assert here == uninterrupted[1]
+    weights = weights.at[0, 0].set(1e-9)
+    there = fingerprint(field, ok.init(field, jnp.ones(2), 0.0, 1.0, args=args), args)
+    assert [name for name in here if here[name] != there[name]] == ["vector field"]
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))])
@@ -234,4 +240,4 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path, uninterrupted, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert child(tmp_path).wait(120) == 0
-    assert (tmp_path / "end.npy").read_bytes() == uninterrupted
+    assert (tmp_path / "end.npy").read_bytes() == uninterrupted[0]

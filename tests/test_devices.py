@@ -19,7 +19,7 @@ def field(t, y, p):
     return jnp.stack([p[0] * y[0] - p[1] * y[0] * y[1], p[3] * y[0] * y[1] - p[2] * y[1]])
 
 def end(y, p):
-    return ok.solve(field, y, 0.0, 1.0, args=p, rtol=1e-6, atol=1e-6, max_steps=64).y1
+    return ok.solve(field, y, 0.0, 1.0, ok.Bosh3(), p, rtol=1e-4, atol=1e-4, max_steps=64).y1
 
 def forward(ys, p):
     return jax.vmap(end, (0, None))(ys, p)
@@ -60,7 +60,7 @@ with jax.set_mesh(explicit):
     compare("explicit gradient", gradient, split, p, slopes)
 
 def ends_of(field):
-    return lambda ys, ts: jax.vmap(lambda y, t: ok.solve(field, y, 0.0, t).y1)(ys, ts)
+    return lambda ys, ts: jax.vmap(lambda y, t: ok.solve(field, y, 0.0, t, ok.Bosh3(), rtol=1e-4).y1)(ys, ts)
 
 def busy(t, y, args):
     bent = lax.cond(t > 0.5, lambda: -y, lambda: -2 * y) + jnp.where(y > 1, 0.0, t * t)
@@ -76,7 +76,8 @@ with jax.set_mesh(grid):
     on_mesh = linear(jax.device_put(weights, P()))
     compare("closed over forward", ends_of(on_mesh), *jax.device_put((few, ts), P("x")), want)
     wide = jax.device_put(few.reshape(4, 8), P("x", "y"))
-    cool = lambda ys, p: jax.vmap(lambda y: ok.solve(lambda t, y, args: -y * args, y, 0.0, 1.0, args=p).y1)(ys)
+    decay = lambda t, y, args: -y * args
+    cool = lambda ys, p: jax.vmap(lambda y: ok.solve(decay, y, 0.0, 1.0, ok.Bosh3(), p, rtol=1e-4).y1)(ys)
     compare("split states forward", cool, wide, p[0], jax.device_get(cool(few.reshape(4, 8), p[0])))
 
 exported = jax.export.deserialize(jax.export.export(jax.jit(forward))(ys, p).serialize())

@@ -20,9 +20,16 @@ def product(t, y, args):
     return args @ y
 
 
+MATMUL = "XLA's kernels, because the field has the operation dot_general."
 CASES = {
     "small": (pendulum, jnp.ones(2), None, None, "one native function for the whole loop."),
-    "matmul": (product, jnp.ones(3), None, jnp.eye(3), "XLA's kernels, because the field has the operation dot_general."),
+    "matmul": (
+        product,
+        jnp.ones(3),
+        None,
+        jnp.eye(3),
+        "XLA's kernels, because the field has the operation dot_general.",
+    ),
     "large": (lambda t, y, args: -y, jnp.ones(200), None, None, "the state has 1600 bytes, more than 1024."),
     "library": (lambda t, y, args: -y, jnp.ones(12), ok.Rodas5P(), None, "because the method has the operation lu."),
     "stiff": (pendulum, jnp.ones(2), ok.Rodas5P(), None, "one native function for the whole loop."),

@@ -17,7 +17,7 @@ def field(t, y, p):
     return jnp.stack([p[0] * y[0] - p[1] * y[0] * y[1], p[3] * y[0] * y[1] - p[2] * y[1]])
 
 def ends(ys, p):
-    return jax.vmap(lambda y: ok.solve(field, y, 0.0, 1.0, args=p, max_steps=64).y1)(ys)
+    return jax.vmap(lambda y: ok.solve(field, y, 0.0, 1.0, ok.Bosh3(), p, rtol=1e-4, max_steps=64).y1)(ys)
 
 def loss(ys, p):
     return jnp.sum(ends(ys, p) ** 2)

@@ -1,4 +1,4 @@
-"""Stiff problems to their published ends, in no more steps than CVODE takes."""
+"""Stiff problems to their published ends, in no more steps than CVODE takes, and in float32."""
 
 import functools
 
@@ -72,3 +72,12 @@ def test_a_banded_jacobian_of_400_unknowns():
     end, steps = end_and_steps(cases.MEDICAL_AKZO, 1e-8)
     assert cases.MEDICAL_AKZO.error(end) < 1e-7
     assert steps <= cases.REFERENCES["steps"]["Medical Akzo"]["1e-08"]["steps"]
+
+
+@pytest.mark.parametrize(("rtol", "atol"), [(1e-3, 1e-8), (1e-4, 1e-10), (1e-5, 1e-12)])
+def test_robertson_reaches_its_end_in_float32(rtol, atol):
+    """Amounts of 1e-10 beside 1: what float32 can tell apart is reached at every tolerance it can serve."""
+    start = jnp.array([1.0, 0.0, 0.0], jnp.float32)
+    sol = ok.solve(cases.robertson, start, 0.0, 1e8, ok.Rodas5P(), rtol=rtol, atol=atol)
+    assert sol.y1.dtype == jnp.float32
+    np.testing.assert_allclose(sol.y1, [2.08241751e-5, 8.32984143e-11, 0.999979176], rtol=3e-3)

@@ -15,9 +15,10 @@ from odekit import errors
 from odekit.errors import Result
 from odekit.interop import output, translate
 from odekit.interop.controllers import Steady
+from odekit.interop.obstacles import obstacle
 from odekit.interop.translate import Call
 from odekit.problem import as_problem
-from odekit.request import Arrays, Request, Spec, Static, prepare, split
+from odekit.request import Request, Static, prepare, split
 from odekit.solution import SaveAt
 from odekit.solve import run
 from odekit.trees import common_real
@@ -42,26 +43,21 @@ class Field(eqx.Module):
 
 
 class Plan(NamedTuple):
-    """The static half of a call; equal ones share one compilation."""
+    """The static half of a call, with the coefficients that are compiled in; equal ones share one compilation."""
 
-    spec: Spec
-    subs: Static
-    max_steps: int | None
-    dtype: Any
+    call: Static
+    method: Static
+    settings: translate.Settings | None
+    n_steps: int | None
 
 
-class Parts(NamedTuple):
-    """What the compiled half of a call returns."""
+class Numbers(NamedTuple):
+    """The numbers of a call, and what has to be worked out from them before it is compiled."""
 
-    t0: Array
-    t1: Array
-    ts: PyTree
-    ys: PyTree
-    result: Any
-    code: Array
-    end: Array
-    counts: dict[str, Array]
-    dense: Any
+    call: list[Any]
+    method: list[Any]
+    marks: tuple[Any, Any]
+    lengths: Any
 
 
 def diffeqsolve(
@@ -145,7 +141,7 @@ def diffeqsolve(
     )  # fmt: skip
     if engine not in ("auto", "odekit", "diffrax"):
         raise ValueError(f"`engine` was {engine!r}; give 'auto', 'odekit' or 'diffrax'.")
-    why = "`engine` is 'diffrax'" if engine == "diffrax" else translate.obstacle(call)
+    why = "`engine` is 'diffrax'" if engine == "diffrax" else obstacle(call)
     if why is None:
         return _solve(call)
     if engine == "odekit":
@@ -157,77 +153,111 @@ def diffeqsolve(
 
 
 def _solve(call: Call) -> diffrax.Solution:
-    dtype = translate.time_dtype(call)
-    field = Field(call.terms, dtype)
-    plan, arrays, subs = _prepare(call, field, dtype)
-    parts = _run(plan, arrays, subs)
-    interpolation = None
-    if call.saveat.dense:
-        interpolation = output.Interpolation(parts.dense, parts.t0, parts.end, *split((field, call.args), numbers=True))
-    sol = diffrax.Solution(
-        t0=parts.t0,
-        t1=parts.t1,
-        ts=parts.ts,
-        ys=parts.ys,
-        interpolation=interpolation,  # pyright: ignore[reportArgumentType]
-        stats={**parts.counts, "max_steps": call.max_steps},
-        result=parts.result,
-        solver_state=None,
-        controller_state=None,
-        made_jump=False if call.saveat.made_jump else None,
-        event_mask=None,
-    )
+    sol, code, reached = _run(*_plan(call))
+    sol.stats["max_steps"] = call.max_steps
+    if call.saveat.made_jump:
+        sol = eqx.tree_at(lambda s: s.made_jump, sol, False, is_leaf=lambda x: x is None)
     if call.throw == "traced":
-        return parts.result.error_if(sol, parts.code != Result.SUCCESS)
-    if call.throw and errors.known(parts.code) and int(parts.code) != Result.SUCCESS:
-        raise errors.SolveError(f"{diffrax.RESULTS[parts.result]} {errors.sentence(int(parts.code), float(parts.end))}")
+        return sol.result.error_if(sol, code != Result.SUCCESS)
+    if call.throw and errors.known(code) and int(code) != Result.SUCCESS:
+        raise errors.SolveError(f"{diffrax.RESULTS[sol.result]} {errors.sentence(int(code), float(reached))}")
     return sol
 
 
-def _prepare(call: Call, field: Field, dtype: Any) -> tuple[Plan, Arrays, list[Any]]:
-    """Return the call as a request of our own, and what is saved apart from it."""
-    times = [jnp.asarray(sub.ts, dtype) for sub in call.subs if sub.ts is not None]
+def _plan(call: Call) -> tuple[Plan, Numbers]:
+    """Return both halves of a call; all that its values alone tell is settled here."""
+    method, fixed = translate.parted(call.solver)
+    settings, n_steps, lengths, marks = None, None, call.grid, (None, None)
+    if call.adaptive:
+        settings, marks = call.settings, translate.marks_of(call)
+    elif lengths is not None:
+        n_steps = len(lengths)
+        even = np.ptp(lengths) <= 4 * jnp.finfo(call.dtype).eps * np.sum(lengths)
+        lengths = None if even else lengths
+    numbers, static = split(translate.traceable(call), numbers=True)
+    return Plan(static, fixed, settings, n_steps), Numbers(numbers, method, marks, lengths)
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(plan: Plan, numbers: Numbers) -> tuple[diffrax.Solution, Array, Array]:
+    """Solve, and return diffrax's solution, our code, the time that was reached."""
+    call = plan.call.join(numbers.call)
+    field, dtype = Field(call.terms, call.dtype), call.dtype
+    request = _request(call, field, plan, numbers)
+    arrays, own = request.arrays, run(*request)
+    end, n = (own.t1, own.y1), 0 if arrays.ts is None else arrays.ts.shape[0]
+    times, steps = [jax.tree.map(lambda x, part=part: x[part], (own.ts, own.ys)) for part in (slice(n), slice(n, None))]
+    saved = output.Saved((arrays.t0, arrays.y0), times, steps, end, own.stats["accepted"])
+
+    tree = jax.tree.structure(call.saveat.subs, is_leaf=translate.is_sub)
+    laid = [output.buffers(sub, saved, call.args, call.max_steps, dtype) for sub in call.subs]
+    ts, ys = (jax.tree.unflatten(tree, [pair[i] for pair in laid]) for i in (0, 1))
+    accepted, rejected = own.stats["accepted"], own.stats["rejected"]
+    t0, t1, reached = (jnp.asarray(t, dtype) for t in (arrays.t0, arrays.t1, own.t1))
+    dense = None
+    if call.saveat.dense:
+        dense = output.Interpolation(own.dense, t0, reached, *split((field, call.args), numbers=True))
+    sol = diffrax.Solution(
+        t0=t0,
+        t1=t1,
+        ts=ts,
+        ys=ys,
+        interpolation=dense,  # pyright: ignore[reportArgumentType]
+        stats={
+            "num_steps": accepted + rejected,
+            "num_accepted_steps": accepted,
+            "num_rejected_steps": rejected,
+        },
+        result=output.result_of(own.result),
+        solver_state=None,
+        controller_state=None,
+        made_jump=None,
+        event_mask=None,
+    )
+    return sol, own.result, reached
+
+
+def _request(call: Call, field: Field, plan: Plan, numbers: Numbers) -> Request:
+    """Return the call as a request of our own."""
+    times = [jnp.asarray(sub.ts, call.dtype) for sub in call.subs if sub.ts is not None]
     steps = any(sub.steps for sub in call.subs)
     saveat = SaveAt(_joined(times, call) if times else None, steps=steps, dense=call.saveat.dense)
     request = prepare(
         field,
-        translate.promoted(call.y0, dtype),
+        translate.promoted(call.y0, call.dtype),
         call.t0,
         call.t1,
         args=call.args,
         saveat=saveat,
         adjoint=translate.adjoint_of(call),
-        max_steps=translate.UNBOUNDED if call.max_steps is None else int(call.max_steps),
-        **_steps(call, dtype),
+        max_steps=translate.UNBOUNDED if call.max_steps is None else call.max_steps,
+        **_steps(call, plan, numbers),
     )
-    if call.looped and not call.adaptive:
-        request = _steady(call, field, request)
-    subs, static = split(call.saveat.subs, numbers=False)
-    return Plan(request.spec, static, call.max_steps, dtype), request.arrays, subs
-
-
-def _steps(call: Call, dtype: Any) -> dict[str, Any]:
-    """Return how steps are chosen, as arguments of our own."""
-    method = translate.method_of(call.solver)
-    if call.adaptive:
-        controller = translate.controller_of(call)
-        return {"method": method, "controller": controller, "dt0": translate.first_of(call, dtype)}
-    lengths = translate.grid_of(call)
-    if lengths is None:
-        n, whole = translate.steps_of(jnp, jnp.asarray(call.t0), jnp.asarray(call.t1), jnp.asarray(call.dt0), dtype)
-        whole, n = (x.astype(common_real(whole)) for x in (whole, n))
-        return {"method": None, "dt0": jnp.where(whole == 0, 1, whole / n)}
-    even = np.ptp(lengths) <= 4 * jnp.finfo(dtype).eps * np.sum(lengths)
-    return {"method": method, "n_steps": len(lengths)} if even else {"method": method, "dt": lengths}
-
-
-def _steady(call: Call, field: Field, request: Request) -> Request:
-    """Return the request with steps of one length, which need no error estimate."""
+    if plan.settings is not None or plan.n_steps is not None:
+        return request
     bundle, static = split((as_problem(field), call.args, Steady(), ()), numbers=True)
-    own, method = split(translate.method_of(call.solver), numbers=False)
-    return Request(
-        request.spec._replace(bundle=static, method=method), request.arrays._replace(bundle=bundle, method=own)
-    )
+    spec = request.spec._replace(bundle=static, method=plan.method)
+    return Request(spec, request.arrays._replace(bundle=bundle, method=numbers.method))
+
+
+def _steps(call: Call, plan: Plan, numbers: Numbers) -> dict[str, Any]:
+    """Return how steps are chosen, as arguments of our own."""
+    method = plan.method.join(numbers.method)
+    if plan.settings is not None:
+        pid = translate.controller_of(call.stepsize_controller, plan.settings, numbers.marks)
+        return {"method": method, "controller": pid, "dt0": translate.first_of(call)}
+    if plan.n_steps is None:
+        return {"method": None, "dt0": _steady_length(call)}
+    grid = {"n_steps": plan.n_steps} if numbers.lengths is None else {"dt": numbers.lengths}
+    return {"method": method, **grid}
+
+
+def _steady_length(call: Call) -> Array:
+    """Return the length of equal steps over times that are known only inside `jit`."""
+    t0, t1, dt0 = (jnp.asarray(t) for t in (call.t0, call.t1, call.dt0))
+    n, whole = translate.steps_of(jnp, t0, t1, dt0, call.dtype)
+    whole, n = (x.astype(common_real(whole)) for x in (whole, n))
+    return jnp.where(whole == 0, 1, whole / n)
 
 
 def _joined(times: list[Array], call: Call) -> Array:
@@ -236,25 +266,3 @@ def _joined(times: list[Array], call: Call) -> Array:
         return times[0]
     direction = jnp.where(jnp.asarray(call.t1) < jnp.asarray(call.t0), -1, 1).astype(times[0].dtype)
     return direction * jnp.sort(direction * jnp.concatenate(times))
-
-
-@partial(jax.jit, static_argnums=0)
-def _run(plan: Plan, arrays: Arrays, subs: list[Any]) -> Parts:
-    """Run the request and lay out what is saved."""
-    args = plan.spec.bundle.join(arrays.bundle)[1]
-    sol = run(plan.spec, arrays)
-    end, n = (sol.t1, sol.y1), 0 if arrays.ts is None else arrays.ts.shape[0]
-    times, steps = [jax.tree.map(lambda x, part=part: x[part], (sol.ts, sol.ys)) for part in (slice(n), slice(n, None))]
-    saved = output.Saved((arrays.t0, arrays.y0), times, steps, end, sol.stats["accepted"])
-
-    leaves, tree = jax.tree.flatten(plan.subs.join(subs), is_leaf=translate.is_sub)
-    laid = [output.buffers(sub, saved, args, plan.max_steps, plan.dtype) for sub in leaves]
-    ts, ys = (jax.tree.unflatten(tree, [pair[i] for pair in laid]) for i in (0, 1))
-    accepted, rejected = sol.stats["accepted"], sol.stats["rejected"]
-    counts = {
-        "num_steps": accepted + rejected,
-        "num_accepted_steps": accepted,
-        "num_rejected_steps": rejected,
-    }
-    t0, t1, reached = (jnp.asarray(t, plan.dtype) for t in (arrays.t0, arrays.t1, sol.t1))
-    return Parts(t0, t1, ts, ys, output.result_of(sol.result), sol.result, reached, counts, sol.dense)

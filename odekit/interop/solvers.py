@@ -44,7 +44,6 @@ def _solve_by_diffrax(
     rtol: PyTree,
     atol: PyTree,
     controller: PID | None,
-    event: Any,
     throw: bool | str,
     **options: Any,
 ) -> Solution:
@@ -53,10 +52,6 @@ def _solve_by_diffrax(
     Statistics count no evaluations. A failure without a code of ours is `UNDERFLOW`, and is raised in diffrax's words.
     """
     problem, pid = as_problem(problem), PID(rtol, atol) if controller is None else controller
-    if event is not None:
-        raise TypeError(
-            f"`event` was given with `method` {type(solver).__name__} of diffrax; call diffeqsolve instead."
-        )
     terms = _terms(problem, solver)
     request = prepare(problem, y0, t0, t1, _STAND_IN, args, controller=pid, **options)
     kind = type(solver).__name__

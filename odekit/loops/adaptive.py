@@ -23,6 +23,8 @@ from odekit.trees import select
 from odekit.typing import PyTree
 
 Field = Callable[[Array, PyTree], PyTree]
+STRIDE = 8
+"""Attempts between two counts of the lanes that are live: a count costs a twelfth of an attempt."""
 
 
 class Lanes(NamedTuple):
@@ -216,26 +218,38 @@ def _accumulate(s: Array, low: Array, h: Array) -> tuple[Array, Array]:
     return total, step - (total - s)
 
 
-def advance(
-    loop: Loop, lanes: Lanes, max_steps: Array | int, target: Array | None = None, floor: Array | None = None
-) -> Lanes:
-    """Run every lane to its end, or to `target` accepted steps, or the shared counter to `max_steps`.
-
-    With a `floor` run until no more than so many lanes are live; lanes that started at different counts of the shared
-    counter are then held to `max_steps` each by its own.
-    """
+def advance(loop: Loop, lanes: Lanes, max_steps: Array | int, target: Array | None = None) -> Lanes:
+    """Run every lane to its end, or to `target` accepted steps, or the shared counter to `max_steps`."""
 
     def live(lanes: Lanes) -> Array:
-        if floor is not None:
-            return running(lanes, max_steps)
         return lanes.live if target is None else lanes.live & (lanes.accepted < target)
 
     def going(lanes: Lanes) -> Array:
-        if floor is not None:
-            return jnp.sum(live(lanes), dtype=jnp.int32) > floor
         return jnp.any(live(lanes)) & (lanes.n < max_steps)
 
     return lax.while_loop(going, lambda lanes: attempt(loop, lanes, live(lanes))[0], lanes)
+
+
+def advance_busy(loop: Loop, lanes: Lanes, max_steps: Array | int, budget: Array) -> Lanes:
+    """Run until no lane is live, or until those that were not have sat out `budget` attempts between them.
+
+    The lanes may have started at different counts of the shared counter: each is held to `max_steps` by its own.
+    """
+
+    def going(state: tuple[Lanes, Array, Array]) -> Array:
+        _, live, idle = state
+        return (live > 0) & (idle < budget)
+
+    def body(state: tuple[Lanes, Array, Array]) -> tuple[Lanes, Array, Array]:
+        lanes, _, idle = state
+        some = lax.fori_loop(0, STRIDE, lambda _, lanes: attempt(loop, lanes, running(lanes, max_steps))[0], lanes)
+        live = count(some)
+        return some, live, idle + STRIDE * (lanes.s.shape[0] - live)
+
+    def count(lanes: Lanes) -> Array:
+        return jnp.sum(running(lanes, max_steps), dtype=jnp.int32)
+
+    return lax.while_loop(going, body, (lanes, count(lanes), jnp.zeros((), jnp.int32)))[0]
 
 
 def running(lanes: Lanes, max_steps: Array | int) -> Array:

@@ -9,7 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.control import PID
-from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, running, start, used_rows
+from odekit.loops.adaptive import (
+    Field,
+    Lanes,
+    Loop,
+    advance,
+    advance_busy,
+    blank_rows,
+    record,
+    running,
+    start,
+    used_rows,
+)
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
@@ -133,8 +144,8 @@ class Program(NamedTuple):
             if lanes < BLOCKS * self.width or scattered((last, free)):
                 return in_blocks(block, self.width)(lanes, flags, last, free)
 
-            def go(state: Lanes, floor: Array, last: Last, free: Free) -> Lanes:
-                return advance(self.loop(self.width, flags, last, free), state, self.max_steps, floor=floor)
+            def go(state: Lanes, budget: Array, last: Last, free: Free) -> Lanes:
+                return advance_busy(self.loop(self.width, flags, last, free), state, self.max_steps, budget)
 
             def end(state: Lanes) -> Lanes:
                 return state._replace(carry=None, memory=None, n=None)

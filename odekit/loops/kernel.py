@@ -75,11 +75,16 @@ def one_kernel(fn: Callable[..., PyTree], *args: PyTree) -> PyTree:
     def run(*given: Array) -> list[Array]:
         return eval_jaxpr(traced.jaxpr, given[: len(traced.consts)], *given[len(traced.consts) :])
 
+    @jax.custom_jvp
     def small(*given: Array) -> list[Array]:
         call = jax.jit(lambda *given: (run(*given), [_corner(x) for x in given]))
         out: Any = call(*lax.optimization_barrier(given))
         marked: Any = set_xla_metadata(out, **{MARK: "true", "inlineable": "false"})
         return marked[0]
+
+    @small.defjvp
+    def plain(given: Any, tangents: Any) -> Any:  # a derivative has inputs of its own, which nothing would keep in use
+        return jax.jvp(run, given, tangents)
 
     out = run(*given) if refusal(traced.jaxpr) else lax.platform_dependent(*given, cpu=small, default=run)
     return jax.tree.unflatten(jax.tree.structure(shape), out)

@@ -14,6 +14,8 @@ from odekit.typing import PyTree
 BLOCKS = 8
 """Blocks from which it pays: below, the lanes that are left at the end weigh as much as those that waited."""
 
+PATIENCE = 4
+
 
 def refill(
     begin: Callable[[PyTree, PyTree], Any],
@@ -28,9 +30,9 @@ def refill(
 ) -> tuple[PyTree, Array]:
     """Return `end` of every lane, lanes trailing, and how many attempts the block made; `width` lanes run at a time.
 
-    `begin(last, free)` makes the state of a block, `go(state, floor, last, free)` runs it until no more than `floor`
-    of its lanes are live. An eighth of a block is exchanged at once: less often, and lanes wait; more often, and the
-    exchange costs more than it saves.
+    `begin(last, free)` makes the state of a block, `go(state, budget, last, free)` runs it until lanes that have ended
+    have sat out `budget` attempts between them. An exchange costs about what `PATIENCE` attempts of the whole block do,
+    and is made when waiting has cost as much: never more than twice the cost of the best moment, known only afterwards.
     """
 
     def inputs(index: Array) -> tuple[PyTree, PyTree]:
@@ -41,8 +43,8 @@ def refill(
 
     def exchange(carry: tuple[Array, Array, Any, PyTree, PyTree]) -> tuple[Array, Array, Any, PyTree, PyTree]:
         index, queue, given, state, ends = carry
-        floor = jnp.where(queue < lanes, width - max(1, width // 8), 0)
-        state = go(state, floor, *given)
+        budget = jnp.where(queue < lanes, PATIENCE * width, jnp.iinfo(jnp.int32).max)
+        state = go(state, budget.astype(jnp.int32), *given)
         over = ~live(state)
         place = jnp.where(over, index, lanes)
         ends = jax.tree.map(lambda kept, x: kept.at[..., place].set(x, mode="drop"), ends, end(state))

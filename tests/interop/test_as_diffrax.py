@@ -18,9 +18,10 @@ def exact():
     return sol.ys[:, 0], sol.ys[:, 1]
 
 
-@pytest.mark.parametrize(
-    ("method", "order"), [(ok.Euler(), 1), (ok.Bosh3(), 3), (ok.RK4(), 4), (ok.Tsit5(), 5)], ids=lambda x: str(x)[:9]
-)
+OTHERS = [pytest.param(ok.Euler(), 1, marks=pytest.mark.slow), pytest.param(ok.Bosh3(), 3, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("method", "order"), [(ok.RK4(), 4), (ok.Tsit5(), 5), *OTHERS], ids=lambda x: str(x)[:9])
 def test_order_of_steps_and_of_the_interpolant(method, order):
     @jax.jit
     def run(n):

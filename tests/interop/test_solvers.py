@@ -99,10 +99,9 @@ def test_what_is_not_handed_over():
         ok.solve(decay, 1.0, 0.0, 1.0, diffrax.Euler())
     for method, problem in ((diffrax.SemiImplicitEuler(), decay), (diffrax.Heun(), noisy)):
         with pytest.raises(TypeError, match=r"is not handed to diffrax; call diffeqsolve.$"):
-            ok.solve(problem, 1.0, 0.0, 1.0, method, n_steps=4, key=jax.random.key(0))
-    with pytest.raises(
-        TypeError, match=r"^`event` was given with `method` Tsit5 of diffrax; call diffeqsolve instead.$"
-    ):
-        ok.solve(decay, 1.0, 0.0, 1.0, diffrax.Tsit5(), event=ok.Event(lambda t, y, args: y - 0.5))
+            ok.solve(problem, 1.0, 0.0, 1.0, method, n_steps=4)
+    for name, value in (("event", ok.Event(lambda t, y, args: y - 0.5)), ("key", jax.random.key(0))):
+        with pytest.raises(ValueError, match=rf"^`{name}` was given with a method of another library; drop it, or"):
+            ok.solve(decay, 1.0, 0.0, 1.0, diffrax.Tsit5(), **{name: value})
     with pytest.raises(TypeError, match=r"^`method` was str; give a method of odekit such as Tsit5\(\).$"):
         ok.solve(decay, 1.0, 0.0, 1.0, "tsit5")

@@ -113,12 +113,27 @@ print(jax.jit(ones)()[1])
 print(jax.jit(lambda x, u: one_kernel(go, jnp.int32(0), x, u, jnp.zeros((0, 2))))(jnp.ones(3), unused)[1])
 print(jax.jit(jax.vmap(lambda x: one_kernel(go, jnp.int32(0), x, unused, x[:0])[1]))(jnp.ones((2, 3)))[0])
 """
+SECOND = """
+import jax, jax.numpy as jnp
+import odekit as ok
+decay = lambda p: ok.solve(lambda t, y, p: -p * y, 1.0, 0.0, 1.0, args=p, rtol=1e-6, atol=1e-6).y1
+saved = lambda p: ok.solve(lambda t, y, p: -p * y, 1.0, 0.0, 1.0, args=p, saveat=[0.5, 1.0], rtol=1e-6, atol=1e-6).ys[1]
+for second in (jax.hessian(decay)(1.3), jax.vmap(jax.hessian(decay))(jnp.array([1.3]))[0], jax.hessian(saved)(1.3)):
+    print(round(float(second), 3))
+"""
 
 
 def test_inputs_that_are_constant_unused_or_empty_do_not_stop_the_process():
     done = subprocess.run([sys.executable, "-c", HAZARDS], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-500:]
     assert len(set(done.stdout.splitlines())) == 1
+
+
+def test_second_derivatives_go_through_the_plain_loop():
+    """A derivative of one function would have inputs without a use, which stops the process: so in one of its own."""
+    done = subprocess.run([sys.executable, "-c", SECOND], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.split() == ["0.273"] * 3
 
 
 def test_what_is_refused_runs_all_the_same():
