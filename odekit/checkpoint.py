@@ -14,8 +14,8 @@ import numpy as np
 from odekit.errors import DamagedError, Result
 from odekit.io import build, read, safetensors_library, save
 from odekit.problem import as_problem
-from odekit.request import split
 from odekit.stepping import State, step
+from odekit.tracing import split
 from odekit.typing import PyTree
 
 

@@ -9,9 +9,10 @@ from odekit.adjoint.recorded import BACK_WIDTH, Recorded
 from odekit.loops.engine import SMALL, size
 from odekit.loops.kernel import equations, refusal
 from odekit.loops.refill import BLOCKS
-from odekit.request import Request, close, prepare
+from odekit.request import Request, prepare
 from odekit.solve import run
 from odekit.stepping import program_of
+from odekit.tracing import close
 from odekit.typing import PyTree, Scalar
 
 

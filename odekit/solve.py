@@ -21,9 +21,10 @@ from odekit.loops.landing import move_end
 from odekit.loops.lanes import varying
 from odekit.loops.record import Raw, Rows, Span
 from odekit.problem import Bound, Lifted
-from odekit.request import Arrays, Request, Spec, check_order, close, prepare, split
+from odekit.request import Arrays, Request, Spec, check_order, prepare
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
+from odekit.tracing import close, split
 from odekit.typing import PyTree, Scalar
 
 

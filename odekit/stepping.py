@@ -21,9 +21,10 @@ from odekit.loops.kernel import refusal
 from odekit.loops.lanes import single, varying
 from odekit.loops.record import Span
 from odekit.problem import as_problem
-from odekit.request import Arrays, Spec, Static, Traced, close, prepare, split
+from odekit.request import Arrays, Spec, prepare
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
+from odekit.tracing import Static, Traced, close, split
 from odekit.typing import PyTree, Scalar
 
 

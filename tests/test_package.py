@@ -24,7 +24,7 @@ LAYERS = (
     ("loops",),
     ("solvers",),
     ("adjoint",),
-    ("request", "solve", "stepping"),
+    ("request", "solve", "stepping", "tracing"),
     ("samplers",),
     ("learn",),
     ("neural",),

@@ -18,9 +18,10 @@ from odekit.interop.controllers import Steady
 from odekit.interop.obstacles import obstacle
 from odekit.interop.translate import Call
 from odekit.problem import as_problem
-from odekit.request import Request, Static, prepare, split
+from odekit.request import Request, prepare
 from odekit.solution import SaveAt
 from odekit.solve import run
+from odekit.tracing import Static, split
 from odekit.trees import common_real
 from odekit.typing import PyTree
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.errors import Result
-from odekit.request import Static
+from odekit.tracing import Static
 from odekit.typing import PyTree
 
 _SAVE_Y = diffrax.SubSaveAt(t1=True).fn

@@ -17,10 +17,11 @@ from odekit.adjoint.recorded import Recorded
 from odekit.control import PID
 from odekit.interop.controllers import Limited
 from odekit.interop.method import ByOdekit
-from odekit.request import Static, check_tolerances, split
+from odekit.request import check_tolerances
 from odekit.solvers.base import Method
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.tableaus import Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
+from odekit.tracing import Static, split
 from odekit.trees import common_real
 from odekit.typing import PyTree
 

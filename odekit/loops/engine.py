@@ -212,7 +212,7 @@ class Program(NamedTuple):
             def go(state: Lanes, last: Last, free: Free) -> tuple[Lanes, Saves]:
                 ts = lanes_last(free, flags).ts
                 ts = jnp.broadcast_to(ts if ts.ndim == 2 else ts[:, None], (ts.shape[0], lanes))
-                return read_in_pieces(self.loop(lanes, flags, last, free), state, ts, self.max_steps)
+                return read_in_pieces(self.loop(lanes, flags, last, free), state, ts, self.max_steps, self.one_kernel)
 
             end, saves = self.compiled(go)(self.started(lanes, flags, last, free), last, free)
             return raw(end), saves.first(jnp.asarray(free.ts).shape[-1])

@@ -35,7 +35,7 @@ class Saves(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Where a pass over the lanes stands: what the passes before it have read, and the next time of every lane."""
+    """Where a pass over the lanes stands: what the passes before it have read, and the next times of every lane."""
 
     slab: PyTree
     n: Array
@@ -44,14 +44,19 @@ class Pass(NamedTuple):
     due: Array
 
 
-def read_in_pieces(loop: Loop, state: Lanes, ts: Array, max_steps: int) -> tuple[Lanes, Saves]:
-    """Return the ends of the lanes and their states at the times `ts`, (n, lanes) in the order of the solve."""
+def read_in_pieces(loop: Loop, state: Lanes, ts: Array, max_steps: int, one_kernel: bool) -> tuple[Lanes, Saves]:
+    """Return the ends of the lanes and their states at the times `ts`, (n, lanes) in the order of the solve.
+
+    In one kernel a pass reads one time a lane, a step's worth of arrays that stay in cache: 16 took three times as
+    long. Otherwise it reads as many as are stored together, because a pass is a list of kernels.
+    """
     n, lanes = ts.shape
+    abreast = 1 if one_kernel else min(STORED, n)
 
     def piece(carry: tuple[Lanes, Saves, Array]) -> tuple[Lanes, Saves, Array]:
         before, saves, first = carry
         after, rows = record(loop, before, max_steps, most=PIECE)
-        return after, _read_piece(loop, before, after, rows, ts, saves), jnp.zeros_like(first)
+        return after, _read_piece(loop, before, after, rows, ts, saves, abreast), jnp.zeros_like(first)
 
     def going(carry: tuple[Lanes, Saves, Array]) -> Array:
         state, _, first = carry
@@ -64,12 +69,8 @@ def read_in_pieces(loop: Loop, state: Lanes, ts: Array, max_steps: int) -> tuple
     return state, saves
 
 
-def _read_piece(loop: Loop, before: Lanes, after: Lanes, rows: Rows, ts: Array, saves: Saves) -> Saves:
-    """Return the saves with the times among the recorded steps; a pass reads the next one of every lane.
-
-    A step's worth of arrays is what a pass works on, and they stay in cache: 16 times a lane at once took three times
-    as long.
-    """
+def _read_piece(loop: Loop, before: Lanes, after: Lanes, rows: Rows, ts: Array, saves: Saves, abreast: int) -> Saves:
+    """Return the saves with the times among the recorded steps; a pass reads the next `abreast` ones of every lane."""
     n, size = len(ts), min(STORED, len(ts))
     s = after.s + after.clock[1]
     track = Track(rows, used_rows(after) - used_rows(before), s, after.y, loop.span.t0, loop.span.t1)
@@ -80,14 +81,18 @@ def _read_piece(loop: Loop, before: Lanes, after: Lanes, rows: Rows, ts: Array, 
         return loop.method.bound(way).dense(problem, t, dt, y, theta)
 
     def begun(slab: PyTree, done: Array) -> Pass:
-        times = jnp.take_along_axis(ts, jnp.minimum(done, n - 1)[None], axis=0)[0]
-        behind = jnp.isnan(times) | (loop.span.sign * (times - loop.span.t0) <= reached)
-        return Pass(slab, jnp.zeros((), jnp.int32), done, times, behind & (done < n))
+        k = done[None] + jnp.arange(abreast, dtype=jnp.int32)[:, None]
+        times = jnp.take_along_axis(ts, jnp.minimum(k, n - 1), axis=0)
+        behind = jnp.isnan(times) | (loop.span.elapsed(times) <= reached[None])
+        return Pass(slab, jnp.zeros((), jnp.int32), done, times, behind & (k < n))
+
+    def at(times: Array) -> PyTree:
+        return read(inner, jax.vmap(lambda x, k: x[k], -1, -1), track, times)
 
     def one(now: Pass) -> Pass:
-        new = read(inner, jax.vmap(lambda x, k: x[k], -1, -1), track, now.times)
-        slab = jax.tree.map(lambda kept, x: lax.dynamic_update_index_in_dim(kept, x, now.n, 0), now.slab, new)
-        return begun(slab, now.done + now.due.astype(jnp.int32))._replace(n=now.n + 1)
+        new = jax.vmap(at)(now.times)
+        slab = jax.tree.map(lambda kept, x: lax.dynamic_update_slice_in_dim(kept, x, now.n, 0), now.slab, new)
+        return begun(slab, now.done + jnp.sum(now.due, 0, dtype=jnp.int32))._replace(n=now.n + abreast)
 
     def passes(carry: tuple[PyTree, Pass]) -> tuple[PyTree, Pass]:
         ys, now = carry

@@ -74,6 +74,18 @@ def test_saves_of_many_lanes_are_those_of_each(kind, method):
     assert (many.result == 0).sum() == np.isinf(FAILS).sum()
 
 
+def test_saves_of_a_field_that_is_no_part_of_one_kernel():
+    turn = jnp.array([[0.0, -1.0], [1.0, 0.0]])
+
+    def one(speed):
+        y0 = jnp.array([1.0, 0.0])
+        return ok.solve(lambda t, y, args: args * (turn @ y), y0, 0.0, T1, args=speed, saveat=SHARED).ys
+
+    many, alone = jax.jit(jax.vmap(one))(SPEEDS), jax.jit(one)
+    for i in range(0, LANES, 37):
+        np.testing.assert_allclose(many[i], alone(SPEEDS[i]), rtol=1e-9, atol=1e-11)
+
+
 def test_saves_take_no_memory_for_the_steps():
     lanes, max_steps = 1024, 100_000
 
@@ -84,5 +96,6 @@ def test_saves_take_no_memory_for_the_steps():
 
     speeds = jnp.linspace(1.0, 60.0, lanes)
     memory = jax.jit(jax.vmap(one)).lower(speeds).compile().memory_analysis()
+    assert memory is not None
     bytes_of_a_lane = 3 * 8
     assert memory.temp_size_in_bytes < 5 * lanes * TIMES * bytes_of_a_lane < max_steps * lanes * bytes_of_a_lane / 100
