@@ -1,5 +1,7 @@
 """Every transformation of a solve, for every dtype and every shape of a state: closed form, and dtypes kept."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,9 +68,19 @@ def jvp(y0, rate):
     return tangent, scaled(y0, np.exp(RATE))
 
 
-@pytest.mark.parametrize("transform", [eager, jit, vmap, grad, vmap_of_grad, jvp], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("state", STATES)
+TRANSFORMS = (eager, jit, vmap, grad, vmap_of_grad, jvp)
+
+
+def case(state, dtype, transform):
+    """Derivatives of a nested state compile for long: by default in one dtype."""
+    long = state == "nested" and dtype != "float64" and transform in (grad, vmap_of_grad, jvp)
+    marks = [pytest.mark.slow] if long else []
+    return pytest.param(transform, dtype, state, marks=marks, id=f"{state}-{dtype}-{transform.__name__}")
+
+
+@pytest.mark.parametrize(
+    ("transform", "dtype", "state"), [case(*parts) for parts in itertools.product(STATES, DTYPES, TRANSFORMS)]
+)
 def test_transforms(transform, dtype, state):
     y0 = STATES[state](dtype)
     if dtype == "complex128":
