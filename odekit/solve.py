@@ -100,9 +100,9 @@ def solve(
     """
     check_order(problem, y0)
     if method is not None and not isinstance(method, Method):
-        if event is not None or progress is not None:
-            given = "event" if event is not None else "progress"
-            raise ValueError(f"`{given}` was given with a method of another library; drop it, or call diffeqsolve.")
+        for name, given in (("event", event), ("key", key), ("progress", progress)):
+            if given is not None:
+                raise ValueError(f"`{name}` was given with a method of another library; drop it, or call diffeqsolve.")
         return solve_by(
             method, problem, y0, t0, t1, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
             dt0=dt0, saveat=saveat, adjoint=adjoint, event=event, max_steps=max_steps,
