@@ -14,10 +14,8 @@ from odekit.loops.adaptive import (
     Lanes,
     Loop,
     advance,
-    advance_busy,
     blank_rows,
     record,
-    running,
     start,
     used_rows,
 )
@@ -26,7 +24,7 @@ from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
 from odekit.loops.pieces import Saves, read_in_pieces
 from odekit.loops.record import Raw, Rows, Span
-from odekit.loops.refill import BLOCKS, refill
+from odekit.loops.refill import BLOCKS, advance_busy, refill, running
 from odekit.loops.saving import Track, at_times
 from odekit.problem import Lifted
 from odekit.typing import PyTree

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from odekit.loops.adaptive import Lanes, Loop, attempt
 from odekit.loops.lanes import varying
 from odekit.trees import select
 from odekit.typing import PyTree
@@ -15,6 +16,8 @@ BLOCKS = 8
 """Blocks from which it pays: below, the lanes that are left at the end weigh as much as those that waited."""
 
 PATIENCE = 4
+STRIDE = 8
+"""Attempts between two counts of the lanes that are live: a count costs a twelfth of an attempt."""
 
 
 def refill(
@@ -62,3 +65,31 @@ def refill(
     carry = varying((index, jnp.int32(width), given, state, blank))
     out = lax.while_loop(lambda carry: jnp.any(carry[0] < lanes), exchange, carry)
     return out[-1], out[-2].n
+
+
+def advance_busy(loop: Loop, lanes: Lanes, max_steps: Array | int, budget: Array) -> Lanes:
+    """Run until no lane is live, or until those that were not have sat out `budget` attempts between them.
+
+    The lanes may have started at different counts of the shared counter: each is held to `max_steps` by its own.
+    """
+
+    def going(state: tuple[Lanes, Array, Array]) -> Array:
+        _, live, idle = state
+        return (live > 0) & (idle < budget)
+
+    def body(state: tuple[Lanes, Array, Array]) -> tuple[Lanes, Array, Array]:
+        lanes, _, idle = state
+        some = lax.fori_loop(0, STRIDE, lambda _, lanes: attempt(loop, lanes, running(lanes, max_steps))[0], lanes)
+        live = count(some)
+        return some, live, idle + STRIDE * (lanes.s.shape[0] - live)
+
+    def count(lanes: Lanes) -> Array:
+        return jnp.sum(running(lanes, max_steps), dtype=jnp.int32)
+
+    live = count(lanes)
+    return lax.while_loop(going, body, (lanes, live, 0 * live))[0]  # a bare zero would not vary over a `shard_map`
+
+
+def running(lanes: Lanes, max_steps: Array | int) -> Array:
+    """Return which lanes go on, each held to `max_steps` attempts of its own."""
+    return lanes.live & (lanes.tried < max_steps)
