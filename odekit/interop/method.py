@@ -10,8 +10,8 @@ from jax import Array, lax
 
 from odekit.problem import ODE, Bound
 from odekit.solvers.base import Method
-from odekit.solvers.runge_kutta import RungeKutta
-from odekit.trees import lincomb, scale
+from odekit.solvers.runge_kutta import RungeKutta, polynomial
+from odekit.trees import lincomb, real_dtype, scale
 from odekit.typing import PyTree
 
 
@@ -31,10 +31,7 @@ class Inside(diffrax.AbstractLocalInterpolation):
         theta = (t0 - self.t0) / jnp.where(length == 0, 1, length)
 
         def at(y: Array, c: Array) -> Array:
-            total = jnp.zeros_like(c[0])
-            for row in c[::-1]:
-                total = (total + row) * theta.astype(jnp.finfo(c.dtype).dtype)
-            return y + total
+            return y + polynomial(c, theta.astype(real_dtype(c.dtype)))
 
         return jax.tree.map(at, self.y0, self.coeffs)
 
@@ -63,8 +60,10 @@ class ByOdekit(diffrax.AbstractSolver):
         if made_jump is not False:
             k0 = lax.cond(made_jump, lambda: field.rate(t0, y0), lambda: solver_state)
         new = self.method.step(field, t0, dt, y0, k0)
-        coeffs = _polynomial(self.method, dt, y0, new.y, [k0, *field.heard])
-        return new.y, new.err, {"y0": y0, "coeffs": coeffs}, new.carry, diffrax.RESULTS.successful
+        ks = self.method.all_stages(field, t0, dt, y0, [k0, *field.heard])
+        coeffs = _polynomial(self.method, dt, y0, new.y, ks)
+        err = new.err if isinstance(self, Adaptive) else None
+        return new.y, err, {"y0": y0, "coeffs": coeffs}, new.carry, diffrax.RESULTS.successful
 
     def func(self, terms: Any, t0: Any, y0: PyTree, args: PyTree) -> PyTree:
         """Return the vector field."""
@@ -78,7 +77,7 @@ class Adaptive(ByOdekit, diffrax.AbstractAdaptiveSolver):
 
 
 class Fixed(ByOdekit):
-    """A method without one."""
+    """A method without one, or with two."""
 
     method: RungeKutta
 
@@ -94,7 +93,8 @@ def as_diffrax(method: Method) -> diffrax.AbstractSolver:
         method: a `RungeKutta` such as `Tsit5()`.
 
     Returns:
-        A `diffrax.AbstractAdaptiveSolver` if the method has an error estimate, else a `diffrax.AbstractSolver`.
+        A `diffrax.AbstractAdaptiveSolver` if the method has one error estimate, else a `diffrax.AbstractSolver`, for
+        fixed steps: diffrax's controllers do not combine the two of `DOP853`, which `odekit.diffeqsolve` does.
 
     Raises:
         TypeError: the method is of another family.
@@ -108,7 +108,7 @@ def as_diffrax(method: Method) -> diffrax.AbstractSolver:
     """
     if not isinstance(method, RungeKutta):
         raise TypeError(f"`method` was {getattr(method, 'name', type(method).__name__)}; give a RungeKutta method.")
-    return Adaptive(method) if method.adaptive else Fixed(method)
+    return Adaptive(method) if method.adaptive and method.b_err_low is None else Fixed(method)
 
 
 class Listening(Bound):

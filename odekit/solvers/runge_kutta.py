@@ -152,10 +152,14 @@ class RungeKutta(Method):
     def _inner(
         self, problem: Any, t: Array, dt: Array, y0: PyTree, y1: PyTree, ks: list[PyTree], theta: Array
     ) -> PyTree:
-        ks = _extended(ks, self.a_dense, self.c_dense, problem, t, dt, y0)
+        ks = self.all_stages(problem, t, dt, y0, ks)
         if self.weights is None:
             return hermite(theta, dt, y0, y1, ks[0], ks[len(self.b)])
         return axpy(y0, dt, tuple(polynomial(row, theta) for row in self.weights), ks)
+
+    def all_stages(self, problem: Any, t: Array, dt: Array, y: PyTree, ks: list[PyTree]) -> list[PyTree]:
+        """Return the slopes of a step, the one at its end included, and those of the interpolant alone."""
+        return _extended(ks, self.a_dense, self.c_dense, problem, t, dt, y)
 
     def _stages(self, problem: Any, t: Array, dt: Array, y: PyTree, k0: PyTree) -> list[PyTree]:
         return _extended([k0], self.a, self.c[1:], problem, t, dt, y)

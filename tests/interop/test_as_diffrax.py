@@ -46,6 +46,18 @@ def test_capabilities_follow_the_numbers():
         ok.as_diffrax(ok.ETDRK4())
 
 
+def test_stages_of_the_interpolant_alone_are_evaluated():
+    """DOP853 reads its interpolant off three more stages; its two error estimates are no matter for equal steps."""
+    solver = ok.as_diffrax(ok.DOP853())
+    assert not isinstance(solver, diffrax.AbstractAdaptiveSolver)
+    sol = diffrax.diffeqsolve(TERM, solver, 0.0, T1, 0.2, Y0, saveat=diffrax.SaveAt(ts=(0.47,), t1=True), max_steps=8)
+    want = jnp.stack(exact(), axis=1)
+    np.testing.assert_allclose(sol.ys, want, rtol=1e-8)
+    pid = diffrax.PIDController(1e-8, 1e-8)
+    served = ok.diffeqsolve(TERM, solver, 0.0, T1, None, Y0, stepsize_controller=pid, engine="odekit")
+    np.testing.assert_allclose(served.ys[0], want[1], rtol=1e-7)
+
+
 def test_steps_are_those_of_the_same_method_in_diffrax():
     """Backwards, adaptive, over a jump: the first stage is kept between steps and evaluated anew behind a jump."""
     clip = diffrax.ClipStepSizeController(diffrax.PIDController(1e-6, 1e-8), jump_ts=jnp.array([0.5]))
