@@ -151,15 +151,21 @@ def forward(lanes, repeats, library, others):
     if library is not None:
         fns["C, SIMD"] = partial(c_solve, library, np.asarray(y0))
     best = interleave(fns, repeats)
-    tight = jax.jit(jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri8(), 1e-13, 4096)))
+    of_c = {name: best[name] / best["C, SIMD"] if library is not None else None for name in fns}
+    return results(fns, peers, best, y0, {"of C": of_c})
+
+
+def results(fns, peers, best, y0, columns, ts=None):
+    """Return a row for each of `fns`, with further `columns` by name; errors are those of 64 lanes."""
+    tight = jax.jit(jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri8(), 1e-13, 4096, ts=ts)))
     reference = np.asarray(tight(y0[:64]))
     return [
         {
             "peer": name,
-            "lanes": lanes,
+            "lanes": len(y0),
             "ms": 1e3 * best[name],
             "odekit is faster by": best[name] / best["odekit"],
-            "of C": best[name] / best["C, SIMD"] if library is not None else None,
+            **{column: values[name] for column, values in columns.items()},
             "compile s": compile_time(peers[name], y0) if name in peers else None,
             "median error": median_error(fn(), reference),
         }
@@ -178,20 +184,8 @@ def saved(lanes, repeats):
     fns = {name: partial(jax.jit(fn, compiler_options=options), y0) for name, fn in peers.items()}
     ends = {f"{name}, end": jax.jit(fn, compiler_options=options) for name, fn in lorenz_peers().items()}
     best = interleave(fns | {name: partial(fn, y0) for name, fn in ends.items()}, repeats)
-    tight = jax.jit(jax.vmap(lambda y: odekit_solve(lorenz, y, None, ok.Dopri8(), 1e-13, 4096, ts=ts)))
-    reference = np.asarray(tight(y0[:64]))
-    return [
-        {
-            "peer": name,
-            "lanes": lanes,
-            "ms": 1e3 * best[name],
-            "odekit is faster by": best[name] / best["odekit"],
-            "of the end alone": best[name] / best[f"{name}, end"],
-            "compile s": compile_time(peers[name], y0),
-            "median error": median_error(fn(), reference),
-        }
-        for name, fn in fns.items()
-    ]
+    of_end = {name: best[name] / best[f"{name}, end"] for name in fns}
+    return results(fns, peers, best, y0, {"of the end alone": of_end}, ts)
 
 
 def gradient(lanes, max_steps, repeats):

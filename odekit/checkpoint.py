@@ -97,9 +97,9 @@ def fingerprint(problem: Any, state: State, args: PyTree = None, args_axes: PyTr
         args_axes: as for `checkpointed`.
 
     Returns:
-        Checksums by name: of the arguments, the controller, the events (their names and
-            directions), the interval, the method, the start and the vector field
-        (its program, with shapes and dtypes, and the arrays that it closes over).
+        Checksums by name: of the arguments, the controller, the events (their names and directions), the interval, the
+        method, the start, and the vector field (its program, with shapes and dtypes, and the arrays that it closes
+        over).
 
     Raises:
         TypeError: `problem` is not callable.

@@ -99,12 +99,20 @@ class PID(eqx.Module):
         square = error_square(err, y0, y1, self.rtol, self.atol)
         ok = square <= 1
         log_e = 0.5 * _log2(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
-        exponent = sum(-b / order * e for b, e in zip(self.gains, (log_e, *memory), strict=False) if b)
-        factor = jnp.clip(self.safety * _exp2(jnp.asarray(exponent)), self.factor_min, self.factor_max)
+        factor = self.safety * _exp2(self.exponent(order, log_e, memory))
+        factor = jnp.clip(factor, self.factor_min, self.factor_max)
         factor = jnp.where(jnp.isnan(square), jnp.nan, factor)
-        if memory:
-            memory = tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory[:-1]), memory, strict=True))
-        return ok, factor, memory
+        return ok, factor, remembered(ok, log_e, memory)
+
+    def exponent(self, order: float, log_e: Array, memory: PyTree) -> Array:
+        """Return the logarithm of the factor, to the base of those of the error ratios, before safety and limits."""
+        logs = zip(self.gains, (log_e, *memory), strict=False)
+        return jnp.asarray(sum(-b / order * e for b, e in logs if b))
+
+
+def remembered(ok: Array, log_e: Array, memory: PyTree) -> PyTree:
+    """Return the memory after an attempt: that of an accepted one comes first, a rejected one leaves no trace."""
+    return tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory)[: len(memory)], memory, strict=True))
 
 
 def _log2(x: Array) -> Array:
@@ -113,7 +121,7 @@ def _log2(x: Array) -> Array:
 
 
 def _exp2(x: Array) -> Array:
-    """Return 2^x in float32 to 0.2 %, |x| < 126: a parabola in the fraction, put in place as bits."""
+    """Return 2^x in float32 to 0.3 %, |x| < 126: a parabola in the fraction, put in place as bits."""
     f = x - jnp.floor(x)
     bits = (x + (127 - 0.337 * (f - f * f))) * 2.0**23
     return lax.bitcast_convert_type(bits.astype(jnp.int32), jnp.float32)

@@ -11,8 +11,7 @@ from odekit.loops.kernel import equations, refusal
 from odekit.loops.refill import BLOCKS
 from odekit.request import Request, prepare
 from odekit.solve import run
-from odekit.stepping import program_of
-from odekit.tracing import close
+from odekit.stepping import lay_out
 from odekit.typing import PyTree, Scalar
 
 
@@ -62,9 +61,9 @@ def explain(
 
 def _adaptive(request: Request) -> list[str]:
     spec, arrays = request
-    problem, args, controller, events = spec.bundle.join(arrays.bundle)
-    fn, watched, _ = close(problem, arrays.t0, arrays.y0, args, events)
-    program = program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
+    program, *_ = lay_out(spec, arrays)
+    fn: Any = program.fn
+    _, _, controller, events = spec.bundle.join(arrays.bundle)
     gains = "I" if controller.gains[1:] == (0.0, 0.0) else f"PID {controller.gains}"
     lines = [f"Controller: {gains}, rtol {_shown(controller.rtol)}, atol {_shown(controller.atol)}."]
     why = None if program.one_kernel else _why_not(fn.jaxpr, arrays.y0, controller)

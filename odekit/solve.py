@@ -15,16 +15,15 @@ from odekit.control import PID
 from odekit.event import Event
 from odekit.loops import fixed, saving
 from odekit.loops.brownian import increments
-from odekit.loops.engine import Free, Last
 from odekit.loops.events import Watched
 from odekit.loops.landing import move_end
 from odekit.loops.lanes import varying
 from odekit.loops.record import Raw, Rows, Span
-from odekit.problem import Bound, Lifted
+from odekit.problem import Bound
 from odekit.request import Arrays, Request, Spec, check_order, prepare
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
-from odekit.tracing import close, split
+from odekit.tracing import split
 from odekit.typing import PyTree, Scalar
 
 
@@ -105,8 +104,7 @@ def solve(
                 raise ValueError(f"`{name}` was given with a method of another library; drop it, or call diffeqsolve.")
         return solve_by(
             method, problem, y0, t0, t1, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
-            dt0=dt0, saveat=saveat, adjoint=adjoint, event=event, max_steps=max_steps,
-            throw=throw,
+            dt0=dt0, saveat=saveat, adjoint=adjoint, max_steps=max_steps, throw=throw,
         )  # fmt: skip
     request = prepare(
         problem, y0, t0, t1, method, args, rtol=rtol, atol=atol, controller=controller, n_steps=n_steps, dt=dt,
@@ -142,37 +140,27 @@ def _watched(problem: Any, request: Request, args: PyTree, progress: Callable[[i
 def run(spec: Spec, arrays: Arrays) -> Solution:
     """Run a checked request."""
     arrays = varying(arrays)
-    problem, args, controller, events = spec.bundle.join(arrays.bundle)
+    problem, args, controller, _ = spec.bundle.join(arrays.bundle)
     method = spec.method.join(arrays.method)
     if spec.n_steps is None:
-        return _adaptive(spec, arrays, problem, args, controller, events, method)
+        return _adaptive(spec, arrays, args, controller, method)
     return _fixed(spec, spec.n_steps, arrays, problem, args, controller, method)
 
 
-def _adaptive(
-    spec: Spec, arrays: Arrays, problem: Any, args: PyTree, controller: PID, events: tuple[Event, ...], method: Method
-) -> Solution:
-    fn, watched, free = close(problem, arrays.t0, arrays.y0, args, events)
-    control_arrays, _ = split(controller, numbers=True)
-    program = stepping.program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
-    last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
-    control_arrays = [jnp.asarray(x) for x in control_arrays]
-    lanes = Free(free, arrays.method, control_arrays)
-
-    def bind(free: PyTree) -> Lifted:
-        return Lifted(partial(fn, free), None)
-
+def _adaptive(spec: Spec, arrays: Arrays, args: PyTree, controller: PID, method: Method) -> Solution:
+    program, last, free = stepping.lay_out(spec, arrays)
     starts = 1 if arrays.dt0 is not None else 2
-    rest = bind, free, method, args, controller, starts
-    rows_asked = spec.saveat.steps or spec.saveat.dense or watched or controller.jumps is not None
+    rest = program.bind, free.field, method, args, controller, starts
+    rows_asked = spec.saveat.steps or spec.saveat.dense or program.events or controller.jumps is not None
     saved = None if rows_asked else spec.adjoint.saved(program)
     if arrays.ts is not None and saved is not None:
         sign = Span.of(arrays.t0, arrays.t1).sign
-        raw, ys = saving.in_order(lambda ts: saved(last, lanes._replace(ts=ts)), arrays.ts, sign)
+        raw, ys = saving.in_order(lambda ts: saved(last, free._replace(ts=ts)), arrays.ts, sign)
         return _wrap(spec, arrays, raw, None, *rest, at_ts=ys)
-    raw, rows = spec.adjoint(program, spec.keep_rows)(last, lanes)
-    if watched:
-        raw = _ended(raw, watched, partial(fn, free), free, Span.of(arrays.t0, arrays.t1, controller.jumps))
+    raw, rows = spec.adjoint(program, spec.keep_rows)(last, free)
+    if program.events:
+        span = Span.of(arrays.t0, arrays.t1, controller.jumps)
+        raw = _ended(raw, program.events, partial(program.fn, free.field), free.field, span)
     return _wrap(spec, arrays, raw, rows, *rest)
 
 

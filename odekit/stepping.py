@@ -46,8 +46,8 @@ class State(eqx.Module):
     t1: Array
     method_arrays: list[Array]
     control_arrays: list[Array]
-    method: Static = eqx.field(static=True)
     event_arrays: list[Array]
+    method: Static = eqx.field(static=True)
     control: Static = eqx.field(static=True)
     events: Static = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
@@ -222,18 +222,32 @@ def finish(state: State, *, throw: bool = True) -> Solution:
 def begin(spec: Spec, arrays: Arrays) -> State:
     """Return the state before the first step of a checked request."""
     arrays = varying(arrays)
-    problem, args, controller, events = spec.bundle.join(arrays.bundle)
-    fn, watched, free = close(problem, arrays.t0, arrays.y0, args, events)
-    event_arrays, event = split(events, numbers=True)
-    control_arrays, control = split(controller, numbers=True)
-    control_arrays = [jnp.asarray(x) for x in control_arrays]
-    program = program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
-    last = Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0)
-    lanes, _ = single(program.begin(), last, Free(free, arrays.method, control_arrays))
+    program, last, free = lay_out(spec, arrays)
+    lanes, _ = single(program.begin(), last, free)
+    _, _, controller, events = spec.bundle.join(arrays.bundle)
+    event_arrays, static = split(events, numbers=True)
     return State(
-        lanes, arrays.t0, arrays.t1, arrays.method, control_arrays, spec.method, [jnp.asarray(x) for x in event_arrays],
-        control, event, spec.max_steps, spec.endless,
-    )  # fmt: skip
+        lanes=lanes,
+        t0=arrays.t0,
+        t1=arrays.t1,
+        method_arrays=arrays.method,
+        control_arrays=free.control,
+        event_arrays=[jnp.asarray(x) for x in event_arrays],
+        method=spec.method,
+        control=split(controller, numbers=True)[1],
+        events=static,
+        max_steps=spec.max_steps,
+        endless=spec.endless,
+    )
+
+
+def lay_out(spec: Spec, arrays: Arrays) -> tuple[Program, Last, Free]:
+    """Return the loop of a checked request, what every lane has of its own, and what lanes may share."""
+    problem, args, controller, events = spec.bundle.join(arrays.bundle)
+    fn, watched, field = close(problem, arrays.t0, arrays.y0, args, events)
+    program = program_of(fn, spec.method, controller, spec.max_steps, arrays.y0, watched)
+    bounds = [jnp.asarray(x) for x in split(controller, numbers=True)[0]]
+    return program, Last(arrays.y0, arrays.t0, arrays.t1, arrays.dt0), Free(field, arrays.method, bounds)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -88,6 +88,11 @@ def select(mask: Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(align(mask, a), a, b), new, old)
 
 
+def leading(mask: Array, x: Array) -> Array:
+    """Return a mask over the leading axis of `x` so that it broadcasts against all of it."""
+    return mask.reshape(-1, *(1,) * (x.ndim - 1))
+
+
 def common_real(tree: PyTree) -> Any:
     """Return the real dtype that holds every leaf's and float32: what times and tolerances are kept in."""
     dtypes = [real_dtype(leaf.dtype) for leaf in jax.tree.leaves(tree)]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.control import PID, error_square
+from odekit.control import PID, error_square, remembered
 from odekit.typing import PyTree
 
 
@@ -42,12 +42,10 @@ class Limited(eqx.Module):
         square = error_square(err, y0, y1, pid.rtol, pid.atol)
         ok = square < 1
         log_e = 0.5 * jnp.log(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
-        exponent = sum(-b / order * e for b, e in zip(pid.gains, (log_e, *memory), strict=False) if b)
+        exponent = pid.exponent(order, log_e, memory)
         low, high = jnp.where(ok, 1.0, pid.factor_min), jnp.where(ok, pid.factor_max, pid.safety)
         factor = jnp.clip(pid.safety * jnp.exp(exponent), low.astype(jnp.float32), high.astype(jnp.float32))
-        if memory:
-            memory = tuple(jnp.where(ok, new, old) for new, old in zip((log_e, *memory[:-1]), memory, strict=True))
-        return ok, factor, memory
+        return ok, factor, remembered(ok, log_e, memory)
 
 
 class Steady(eqx.Module):

@@ -11,6 +11,7 @@ from jax import Array
 
 from odekit.errors import Result
 from odekit.tracing import Static
+from odekit.trees import leading
 from odekit.typing import PyTree
 
 _SAVE_Y = diffrax.SubSaveAt(t1=True).fn
@@ -92,22 +93,18 @@ def buffers(sub: Any, saved: Saved, args: PyTree, max_steps: int | None, dtype: 
     def put(x: Array, final: Array) -> Array:
         """Rows that hold nothing get the end: what is saved there must have a finite derivative."""
         x = jnp.concatenate([x, jnp.broadcast_to(final, (max(0, size - x.shape[0]), *final.shape))])[:size]
-        return jnp.where(_wide(full, x), x, final)
+        return jnp.where(leading(full, x), x, final)
 
     ts, ys = put(ts, t1).astype(dtype), jax.tree.map(put, ys, y1)
     if sub.fn is not _SAVE_Y:
         ys = jax.vmap(lambda t, y: sub.fn(t, y, args))(ts, ys)
-    ys = jax.tree.map(lambda y: jnp.where(_wide(filled, y), y, jnp.full((), jnp.inf, y.dtype)), ys)
+    ys = jax.tree.map(lambda y: jnp.where(leading(filled, y), y, jnp.full((), jnp.inf, y.dtype)), ys)
     return jnp.where(filled, ts, jnp.inf), ys
 
 
 def _nothing(saved: Saved) -> tuple[Array, PyTree, Array]:
     ts, ys = jax.tree.map(lambda x: x[None][:0], saved.end)
     return ts, ys, jnp.zeros(0, bool)
-
-
-def _wide(mask: Array, x: Array) -> Array:
-    return mask.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def _size(sub: Any, max_steps: int | None) -> int:

@@ -19,7 +19,7 @@ from odekit.request import Request, prepare
 from odekit.solution import Solution, check
 from odekit.solve import solve_by
 from odekit.solvers.tableaus import Tsit5
-from odekit.trees import diagonal
+from odekit.trees import diagonal, leading
 from odekit.typing import PyTree, Scalar
 
 _STAND_IN = Tsit5()
@@ -154,9 +154,7 @@ def _solution(sol: Any, request: Request, args: PyTree, kind: str) -> Solution:
         if name in sol.ts and (name != "t1" or asked.t1):
             filled = jnp.isfinite(sol.ts[name])
             rows = jax.tree.map(
-                lambda y, like, filled=filled: jnp.where(
-                    filled.reshape(-1, *(1,) * (y.ndim - 1)), y.astype(like.dtype), jnp.nan
-                ),
+                lambda y, like, filled=filled: jnp.where(leading(filled, y), y.astype(like.dtype), jnp.nan),
                 sol.ys[name],
                 arrays.y0,
             )

@@ -109,11 +109,7 @@ class Loop(NamedTuple):
 
         `live` is the fence's predicate.
         """
-
-        def clipped(t: Array, y: PyTree) -> PyTree:
-            return self.field(t + lax.stop_gradient(self.span.inside(t, s) - t), y)
-
-        return Lifted(clipped, live if self.fence else None)
+        return Lifted(self.span.smooth(self.field, s), live if self.fence else None)
 
 
 def start(loop: Loop, y0: PyTree, dt0: Array | None) -> Lanes:

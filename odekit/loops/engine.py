@@ -9,16 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.control import PID
-from odekit.loops.adaptive import (
-    Field,
-    Lanes,
-    Loop,
-    advance,
-    blank_rows,
-    record,
-    start,
-    used_rows,
-)
+from odekit.loops.adaptive import Field, Lanes, Loop, advance, blank_rows, record, start, used_rows
 from odekit.loops.events import Watched
 from odekit.loops.kernel import one_kernel
 from odekit.loops.lanes import Engine, in_blocks, lanes_last, lift, on_devices, scattered, varies
@@ -228,11 +219,11 @@ class Program(NamedTuple):
 
     def read(self, free: Free, track: Track) -> PyTree:
         """Return the states of one lane at the times `free.ts`, read off its recorded steps."""
+        return at_times(self.bind, free.field, self.method(free.method), track, jnp.asarray(free.ts))
 
-        def bind(field: PyTree) -> Lifted:
-            return Lifted(partial(self.fn, field), None)
-
-        return at_times(bind, free.field, self.method(free.method), track, jnp.asarray(free.ts))
+    def bind(self, field: PyTree) -> Lifted:
+        """Return the problem of one lane as a step sees it."""
+        return Lifted(partial(self.fn, field), None)
 
     def recorded(self, lanes: int, flags: tuple[bool, ...], last: Last, free: Free, every: int) -> tuple[Lanes, Rows]:
         """Return the end and the recorded steps of one block of lanes."""

@@ -53,10 +53,8 @@ class Span(NamedTuple):
         return align(self.sign, ts) * (ts - align(self.t0, ts))
 
     def piece(self, s: Array) -> tuple[Array, Array]:
-        """Return the elapsed lengths between which the field is smooth, for a step that starts at `s`."""
-        if self.jumps is None:
-            return jnp.zeros_like(self.length), self.length
-        ends, s = self.elapsed(self.jumps), lax.stop_gradient(s)[None]
+        """Return the elapsed lengths of the jumps, or ends, between which a step that starts at `s` lies."""
+        ends, s = self.elapsed(jnp.asarray(self.jumps)), lax.stop_gradient(s)[None]
         whole = align(self.length, ends)
         first = jnp.max(jnp.where((ends > 0) & (ends <= s), ends, 0), axis=0)
         return first, jnp.min(jnp.where((s < ends) & (ends < whole), ends, whole), axis=0)
@@ -79,7 +77,7 @@ class Span(NamedTuple):
         return sign * jnp.clip(lax.stop_gradient(sign * t), jnp.nextafter(before, jnp.inf), last)
 
     def smooth(self, field: Callable[..., PyTree], s: Array) -> Callable[..., PyTree]:
-        """Return the field as a step from the elapsed length `s` sees it, not across a jump."""
+        """Return the field as a step from the elapsed length `s` sees it: neither beyond t1 nor across a jump."""
         return lambda t, y: field(t + lax.stop_gradient(self.inside(t, s) - t), y)
 
 

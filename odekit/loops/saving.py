@@ -11,7 +11,7 @@ from jax import Array, lax
 from odekit.control import error_square
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
-from odekit.trees import align, select
+from odekit.trees import align, leading, select
 from odekit.typing import PyTree
 
 
@@ -102,7 +102,7 @@ def each_step(track: Track) -> tuple[Array, PyTree]:
 
     def ends(starts: Array, end: Array, empty: float) -> Array:
         shifted = jnp.roll(starts[order], -1, axis=0).at[count - 1].set(end)
-        return jnp.where((nth < count).reshape(-1, *(1,) * (shifted.ndim - 1)), shifted, empty)
+        return jnp.where(leading(nth < count, shifted), shifted, empty)
 
     ts = ends(span.at(span.share(rows.s)), span.at(track.s), jnp.inf)
     return ts, jax.tree.map(lambda y, end: ends(y, end, jnp.nan), rows.y, track.y)
@@ -131,7 +131,7 @@ def judge(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track
         return jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), 0), rate
 
     y, way = jax.tree.map(lambda x: x[order], (rows.y, rows.way))
-    y = jax.tree.map(lambda x, y0: jnp.where(used.reshape(-1, *(1,) * (x.ndim - 1)), x, y0[None]), y, track.y)
+    y = jax.tree.map(lambda x, y0: jnp.where(leading(used, x), x, y0[None]), y, track.y)
     error, rate = jax.vmap(one)(start, span.at(start), span.sign * dt, y, way)
     return {
         "error": jnp.where(used, error, jnp.nan),
