@@ -64,7 +64,7 @@ def normal_form(table: SamplerTable, schedule: Any = None, view: str | None = No
 
     Source: Shaul et al., "Bespoke Non-Stationary Solvers", ICML 2024 (the family); the equality is elementary.
     """
-    if table.noise is not None:
+    if table.stochastic:
         raise ValueError("`table` has noise rows, which have no normal form; give a deterministic table (eta=0).")
     states, evals = (np.asarray(leaf, np.float64) for leaf in (table.states, table.evals))
     (n, slots, depth), own = evals.shape, np.eye(evals.shape[0] + 1)

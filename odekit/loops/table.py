@@ -5,6 +5,7 @@ linear combinations of the slots, the ring and one draw of noise. The network is
 rows.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.trees import add, lincomb, real_dtype, scale
+from odekit.trees import add, align, lincomb, real_dtype, scale
 from odekit.typing import PyTree
 
 VIEWS = ("data", "noise", "velocity", "score")
@@ -59,24 +60,30 @@ class Row(NamedTuple):
     states: Array
     evals: Array
     noise: Array | None
+    offset: Array | None
+    t_next: Array
 
 
 class SamplerTable(eqx.Module):
     """A sampler as N rows of numbers, one network evaluation each.
 
     With `u` the slots, `F` the ring after this row's evaluation and `z` one unit normal per row,
-    `u_a <- sum_b states[k, a, b] u_b + sum_j evals[k, a, j] F_j + noise[k, a] z`. Evaluation k is at ring position
-    `k % H`. All slots start as the initial sample; slot 0 is what the model sees, and after the last row the result.
+    `u_a <- sum_b states[k, a, b] u_b + sum_j evals[k, a, j] F_j + noise[k, a] z + offset[k, a]`. Evaluation k is at
+    ring position `k % H`. All slots start as the initial sample; slot 0 is what the model sees, and after the last row
+    the result.
 
     Args:
         t: (N,) times handed to the model.
-        states: (N, A, A) new slots from old slots.
-        evals: (N, A, H) new slots from evaluations, by ring position.
+        states: (N, A, A, ...) new slots from old slots; further axes are those of a sample, for coefficients that
+            differ from pixel to pixel.
+        evals: (N, A, H, ...) new slots from evaluations, by ring position.
         noise: (N, A) new slots from the row's noise; None for a deterministic table, which needs no key.
         t_state: (N+1,) times that slot 0 stands for before each row and at the end.
         view: which prediction of the model the rows speak in: "data", "noise", "velocity" or "score".
         name: what it is listed and cited under.
         source: the publication that the numbers come from.
+        offset: (N, A, ...) constants; None for none.
+        start_noise: () noise added to the initial sample before row 0; None for none.
 
     Raises:
         ValueError: the shapes do not belong together, or there is no such view.
@@ -97,14 +104,17 @@ class SamplerTable(eqx.Module):
     view: str = eqx.field(static=True, default="data")
     name: str = eqx.field(static=True, default="")
     source: str = eqx.field(static=True, default="")
+    offset: Array | None = None
+    start_noise: Array | None = None
 
     def __check_init__(self):
-        (n, slots, depth), shape = jnp.shape(self.evals), jnp.shape
-        want = {"t": (n,), "states": (n, slots, slots), "noise": (n, slots), "t_state": (n + 1,)}
+        (n, slots, _, *pixels), shape = jnp.shape(self.evals), jnp.shape
+        want = {"t": (n,), "states": (n, slots, slots, *pixels), "noise": (n, slots), "t_state": (n + 1,)}
+        want |= {"offset": (n, slots, *pixels), "start_noise": ()}
         got = {name: shape(leaf) for name in want if (leaf := getattr(self, name)) is not None}
         for name, given in got.items():
             if given != want[name]:
-                raise ValueError(f"`{name}` has shape {given}; evals of shape {(n, slots, depth)} need {want[name]}.")
+                raise ValueError(f"`{name}` has shape {given}; evals of shape {shape(self.evals)} need {want[name]}.")
         if self.view not in VIEWS:
             raise ValueError(f"`view` is {self.view!r}; it must be one of {', '.join(VIEWS)}.")
 
@@ -113,19 +123,41 @@ class SamplerTable(eqx.Module):
         """The number of network evaluations."""
         return self.t.shape[0]
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether running it takes a key."""
+        return self.noise is not None or self.start_noise is not None
+
+    def unlabelled(self) -> "SamplerTable":
+        """Return the table without name and source, so that tables of equal shapes share one compiled loop."""
+        return dataclasses.replace(self, name="", source="")
+
     def rows(self, x: PyTree) -> Row:
         """Return all rows in the dtype of the times of `x`."""
-        dtype = time_dtype(x)
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), Row(self.t, self.states, self.evals, self.noise))
+        dtype, rows = time_dtype(x), Row(self.t, self.states, self.evals, self.noise, self.offset, self.t_state[1:])
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), rows)
 
-    def init(self, x: PyTree) -> TableState:
-        """Return the state before row 0: every slot is `x`, the ring is zero."""
+    def init(self, x: PyTree, key: Array | None = None) -> TableState:
+        """Return the state before row 0: every slot is `x`, with the first noise if there is any; the ring is zero.
+
+        Args:
+            x: the initial sample.
+            key: as for `run_table`, for a table with `start_noise`.
+        """
         depth = self.evals.shape[2]
+        if self.start_noise is not None:
+            x = add(x, scale(jnp.asarray(self.start_noise, time_dtype(x)), _noise(key, jnp.int32(self.nfe), x)))
         ring = jax.tree.map(lambda leaf: jnp.zeros((depth, *leaf.shape), leaf.dtype), x)
         return TableState((x,) * self.evals.shape[1], ring)
 
     def step(
-        self, model: Any, k: int | Array, state: TableState, key: Array | None = None, cond: Any = None
+        self,
+        model: Any,
+        k: int | Array,
+        state: TableState,
+        key: Array | None = None,
+        cond: Any = None,
+        project: Callable[[PyTree, Array], PyTree] | None = None,
     ) -> TableState:
         """Apply row `k`: one network evaluation. `state.slots[0]` is the sample so far.
 
@@ -137,6 +169,7 @@ class SamplerTable(eqx.Module):
             state: what `init` or the previous row returned.
             key: as for `run_table`; the same key for every row.
             cond: handed to the model.
+            project: as for `run_table`.
 
         Returns:
             The state after the row.
@@ -146,10 +179,10 @@ class SamplerTable(eqx.Module):
         """
         if isinstance(k, int) and not 0 <= k < self.nfe:
             raise IndexError(f"`k` is {k}; this table has rows 0 to {self.nfe - 1}.")
-        return _step(self, model, jnp.asarray(k, jnp.int32), state, key, cond)
+        return _step(self.unlabelled(), model, jnp.asarray(k, jnp.int32), state, key, cond, project)
 
 
-def _noise(key: Array, k: Array, x: PyTree) -> PyTree:
+def _noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
     """Unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
 
     def draw(key, like):
@@ -171,7 +204,7 @@ def _check_prediction(f: PyTree, x: PyTree, view: str) -> None:
         raise ValueError(f"`model.{view}` returned {given} for a state of {want}; a prediction must match the state.")
 
 
-def _apply_row(table: SamplerTable, model, key, cond, state: TableState, k: Array, row: Row) -> TableState:
+def _apply_row(table: SamplerTable, model, key, cond, project, state: TableState, k: Array, row: Row) -> TableState:
     u, depth = state.slots, table.evals.shape[2]
     f = getattr(model, table.view)(u[0], row.t, cond)
     _check_prediction(f, u[0], table.view)
@@ -181,13 +214,20 @@ def _apply_row(table: SamplerTable, model, key, cond, state: TableState, k: Arra
     if row.noise is not None:
         z = _noise(key, k, u[0])
         new = [add(one, scale(c, z)) for one, c in zip(new, row.noise, strict=True)]
+    if row.offset is not None:
+        new = [
+            jax.tree.map(lambda leaf, c=c: leaf + align(c, leaf).astype(leaf.dtype), one)
+            for one, c in zip(new, row.offset, strict=True)
+        ]
+    if project is not None:
+        new = [project(one, row.t_next) for one in new]
     return TableState(tuple(new), ring)
 
 
 @eqx.filter_jit
-def _step(table: SamplerTable, model, k: Array, state: TableState, key, cond) -> TableState:
+def _step(table: SamplerTable, model, k: Array, state: TableState, key, cond, project) -> TableState:
     row = jax.tree.map(lambda leaf: leaf[k], table.rows(state.slots[0]))
-    return _apply_row(table, model, key, cond, state, k, row)
+    return _apply_row(table, model, key, cond, project, state, k, row)
 
 
 def run_table(
@@ -199,6 +239,7 @@ def run_table(
     *,
     trajectory: bool = False,
     remat: bool = True,
+    project: Callable[[PyTree, Array], PyTree] | None = None,
 ) -> PyTree:
     """Run every row of a table from `x`; the unchecked core of `odekit.sample`, for use inside other programs.
 
@@ -211,6 +252,8 @@ def run_table(
         cond: handed to the model.
         trajectory: whether to return what the model saw at every row and the result, stacked.
         remat: whether a reverse pass repeats network evaluations instead of storing their insides.
+        project: `project(x, t)` returns what takes the place of every slot `x` after a row that ends at time `t`:
+            reflection into a domain, known pixels put back.
 
     Returns:
         The sample, like `x`; with `trajectory` (N+1, ...) of these at the times `table.t_state`.
@@ -227,11 +270,12 @@ def run_table(
     """
 
     def step(state, indexed_row):
-        state = _apply_row(table, model, key, cond, state, *indexed_row)
+        state = _apply_row(table, model, key, cond, project, state, *indexed_row)
         return state, state.slots[0] if trajectory else None
 
     rows = (jnp.arange(table.nfe, dtype=jnp.int32), table.rows(x))
-    end, visited = march(step, table.init(x), rows, remat=remat)
+    begin = table.init(x, key)
+    end, visited = march(step, begin, rows, remat=remat)
     if not trajectory:
         return end.slots[0]
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), x, visited)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), begin.slots[0], visited)

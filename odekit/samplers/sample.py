@@ -22,6 +22,7 @@ def sample(
     cond: Any = None,
     trajectory: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    project: Callable[[PyTree, Array], PyTree] | None = None,
 ) -> PyTree:
     """Generate samples: run a model through a sampler's table, one network evaluation per row.
 
@@ -36,6 +37,8 @@ def sample(
         cond: handed to the model.
         trajectory: whether to return what the model saw at every row, and the result, stacked.
         progress: called on the host as `progress(rows_done, n_rows)` after every row, which runs row by row then.
+        project: `project(x, t)` takes the place of the state `x` after a row that ends at time `t`: reflection into a
+            domain, known pixels put back. Hooks on the prediction are part of the model: `guided`, `thresholded`.
 
     Returns:
         The sample, like `x_init`; with `trajectory` N+1 of these at the times `table.t_state`.
@@ -57,22 +60,24 @@ def sample(
     """
     x = jax.tree.map(jnp.asarray, x_init)
     _check(model, table, x, key)
+    table = table.unlabelled()
     if progress is None:
-        return _run(table, model, x, key, cond, trajectory)
+        return _run(table, model, x, key, cond, trajectory, project)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((table, x, key, cond))):
         raise ValueError("`progress` was given inside a transformation such as jit; call `sample` outside, or drop it.")
-    return _run_by_rows(table, model, x, key, cond, trajectory, progress)
+    return _run_by_rows(table, model, x, key, cond, trajectory, project, progress)
 
 
 @eqx.filter_jit
-def _run(table, model, x, key, cond, trajectory):
-    return run_table(table, model, x, key, cond, trajectory=trajectory)
+def _run(table, model, x, key, cond, trajectory, project):
+    return run_table(table, model, x, key, cond, trajectory=trajectory, project=project)
 
 
-def _run_by_rows(table, model, x, key, cond, trajectory, progress):
-    state, seen = table.init(x), [x]
+def _run_by_rows(table, model, x, key, cond, trajectory, project, progress):
+    state = table.init(x, key)
+    seen = [state.slots[0]]
     for k in range(table.nfe):
-        state = table.step(model, k, state, key, cond)
+        state = table.step(model, k, state, key, cond, project)
         seen = [*seen, state.slots[0]] if trajectory else seen
         progress(k + 1, table.nfe)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if trajectory else state.slots[0]
@@ -90,7 +95,7 @@ def _check(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> Non
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         found = ", ".join(str(leaf.dtype) for leaf in leaves) or "nothing"
         raise TypeError(f"`x_init` holds {found}; it must hold float arrays.")
-    if table.noise is None:
+    if not table.stochastic:
         return
     if key is None:
         raise ValueError(f"`key` is None, but the table {table.name!r} adds noise; pass `key=jax.random.key(0)`.")
