@@ -99,8 +99,6 @@ def targets(quick):
     return found
 
 
-
-
 def flow(model, x, tol):
     """Return where the probability flow takes `x`."""
     first, last = model.schedule.t_start, model.schedule.t_end
