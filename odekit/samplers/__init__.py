@@ -2,14 +2,14 @@
 
 from odekit.samplers.ddim import ddim
 from odekit.samplers.denoiser import Denoiser, guided
-from odekit.samplers.dpm import dpmpp
+from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.rk import adams, euler, heun
 from odekit.samplers.sample import sample
 from odekit.samplers.stochastic import sa
 
-TABLES = (adams, ddim, dpmpp, euler, heun, sa)
+TABLES = (adams, ddim, dpm, dpmpp, euler, heun, sa)
 """Every table builder."""
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "GaussianMixture",
     "adams",
     "ddim",
+    "dpm",
     "dpmpp",
     "euler",
     "gaussian",
