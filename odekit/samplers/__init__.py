@@ -8,8 +8,9 @@ from odekit.samplers.grids import time_grid
 from odekit.samplers.rk import adams, euler, heun
 from odekit.samplers.sample import sample
 from odekit.samplers.stochastic import sa
+from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, dpm, dpmpp, euler, heun, sa)
+TABLES = (adams, ddim, dpm, dpmpp, euler, heun, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "sa",
     "sample",
     "time_grid",
+    "unipc",
 ]

@@ -63,6 +63,12 @@ def by_ring(grid: Grid, ages: Any) -> Any:
     return grid.xp.take_along_axis(ages, (np.arange(grid.n)[:, None] - np.arange(depth)) % depth, axis=1)
 
 
+def as_predicted(grid: Grid, ages: Any) -> Any:
+    """Return the (N, H) corrections that leave every state as it was predicted, by age one step later."""
+    zero = grid.xp.zeros_like(ages)
+    return grid.xp.concatenate([zero[:1], grid.xp.concatenate([zero[1:, :1], ages[:-1, :-1]], axis=1)])
+
+
 def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: str) -> SamplerTable:
     """Return the table of `x1 = keep x0 + sum_a ages[:, a] F_{k-a} + noise z`: one slot, a ring of H evaluations.
 
