@@ -1,6 +1,7 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
 from odekit.samplers.ddim import ddim
+from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import GaussianMixture, gaussian
@@ -10,7 +11,7 @@ from odekit.samplers.sample import sample
 from odekit.samplers.stochastic import sa
 from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, dpm, dpmpp, euler, heun, sa, unipc)
+TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "GaussianMixture",
     "adams",
     "ddim",
+    "deis",
     "dpm",
     "dpmpp",
     "euler",
