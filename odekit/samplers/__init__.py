@@ -6,12 +6,13 @@ from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
+from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun
 from odekit.samplers.sample import sample
 from odekit.samplers.stochastic import sa
 from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, sa, unipc)
+TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "gaussian",
     "guided",
     "heun",
+    "pndm",
     "sa",
     "sample",
     "time_grid",
