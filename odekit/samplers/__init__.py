@@ -7,12 +7,12 @@ from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.pndm import pndm
-from odekit.samplers.rk import adams, euler, heun
+from odekit.samplers.rk import adams, euler, fireflow, heun
 from odekit.samplers.sample import sample
 from odekit.samplers.stochastic import sa
 from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, sa, unipc)
+TABLES = (adams, ddim, deis, dpm, dpmpp, euler, fireflow, heun, pndm, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "dpm",
     "dpmpp",
     "euler",
+    "fireflow",
     "gaussian",
     "guided",
     "heun",
