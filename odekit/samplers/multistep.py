@@ -62,7 +62,7 @@ def by_ring(grid: Grid, ages: Any) -> Any:
     return grid.xp.take_along_axis(ages, (np.arange(grid.n)[:, None] - np.arange(depth)) % depth, axis=1)
 
 
-def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: str) -> SamplerTable:
+def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: Any) -> SamplerTable:
     """Return the table of `x1 = keep x0 + sum_a ages[:, a] F_{k-a} + noise z`: one slot, a ring of H evaluations.
 
     Args:
@@ -82,7 +82,7 @@ def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: str)
     )
 
 
-def corrected_multistep(grid: Grid, keep: Any, ages: Any, fix: Any, noise: Any = None, **about: str) -> SamplerTable:
+def corrected_multistep(grid: Grid, keep: Any, ages: Any, fix: Any, noise: Any = None, **about: Any) -> SamplerTable:
     """Return the table of a predictor-corrector whose corrector costs nothing, fused with the next predictor.
 
     Slot 1 is the last state before its evaluations were added, so that row k, which knows the evaluation at the
