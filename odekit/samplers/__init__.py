@@ -1,15 +1,18 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
 from odekit.samplers.ddim import ddim
+from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
-from odekit.samplers.dpm import dpmpp
+from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
+from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun
 from odekit.samplers.sample import sample
 from odekit.samplers.stochastic import sa
+from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, dpmpp, euler, heun, sa)
+TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -18,12 +21,16 @@ __all__ = [
     "GaussianMixture",
     "adams",
     "ddim",
+    "deis",
+    "dpm",
     "dpmpp",
     "euler",
     "gaussian",
     "guided",
     "heun",
+    "pndm",
     "sa",
     "sample",
     "time_grid",
+    "unipc",
 ]

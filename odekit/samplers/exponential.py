@@ -79,6 +79,8 @@ def exponential(
     Raises:
         ValueError: tau is neither a number nor one for each step, or noise is added on the way from data to noise.
     """
+    if view == "noise":
+        grid.need_data()
     xp, tau = grid.xp, np.asarray(tau, np.float64)
     if tau.shape not in ((), (grid.n,)):
         raise ValueError(f"`tau` has shape {tau.shape}; it must be a number or one for each of the {grid.n} steps.")

@@ -56,6 +56,14 @@ class Grid(NamedTuple):
         if not self.traced and self.lam[1] < self.lam[0]:
             raise ValueError(f"`{name}` adds noise, which needs `ts` from noise to data: reverse it, or set {name}=0.")
 
+    def need_data(self) -> None:
+        """Raise if the first point has no data in it, for builders in the noise view."""
+        if self.starts_at_zero:
+            raise ValueError(
+                f"`ts` starts at {self.ts[0]:g}, where there is no data and the noise prediction tells nothing; start "
+                "a little later, or take a table in the data or velocity view."
+            )
+
 
 def _check_order(ts: np.ndarray, lam: np.ndarray) -> None:
     up, down = np.diff(lam) > 0, np.diff(lam) < 0
