@@ -58,9 +58,9 @@ def weights_by_age(grid: Grid, orders: np.ndarray, weights: Callable[[np.ndarray
 
 
 def by_ring(grid: Grid, ages: Any) -> Any:
-    """Reorder (N, H) weights from age, 0 for the row's own evaluation, to ring position."""
-    depth = ages.shape[1]
-    return grid.xp.take_along_axis(ages, (np.arange(grid.n)[:, None] - np.arange(depth)) % depth, axis=1)
+    """Reorder (R, H) weights of all rows from age, 0 for the row's own evaluation, to ring position."""
+    rows, depth = ages.shape
+    return grid.xp.take_along_axis(ages, (np.arange(rows)[:, None] - np.arange(depth)) % depth, axis=1)
 
 
 def as_predicted(grid: Grid, ages: Any) -> Any:
