@@ -58,7 +58,7 @@ def weights_by_age(grid: Grid, orders: np.ndarray, weights: Callable[[np.ndarray
 
 
 def by_ring(grid: Grid, ages: Any) -> Any:
-    """Reorder (R, H) weights of all rows from age, 0 for the row's own evaluation, to ring position."""
+    """Reorder (rows, H) weights from age, 0 for the row's own evaluation, to ring position."""
     rows, depth = ages.shape
     return grid.xp.take_along_axis(ages, (np.arange(rows)[:, None] - np.arange(depth)) % depth, axis=1)
 

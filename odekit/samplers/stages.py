@@ -48,10 +48,25 @@ def staged(
             pieces.append(xp.stack([stage.t, stage.keep, *stage.weights[::-1], *blank], axis=-1))
             rows.append(first[steps] + i)
     numbers = xp.concatenate(pieces)[np.argsort(np.concatenate(rows))]
-    t, keep, ages = numbers[:, 0], numbers[:, 1], by_ring(grid, numbers[:, 2:])
-    closing = xp.asarray(np.isin(np.arange(len(t)), first + counts - 1), grid.ts.dtype)
-    anchor = (closing * keep + (1 - closing), closing[:, None] * ages)
-    return anchored(grid, xp.concatenate([t, grid.ts[-1:]]), (keep, ages), anchor, **about)
+    t_state = xp.concatenate([numbers[:, 0], grid.ts[-1:]])
+    closes = np.isin(np.arange(len(numbers)), first + counts - 1)
+    return stage_rows(grid, t_state, closes, numbers[:, 1], numbers[:, 2:], **about)
+
+
+def stage_rows(grid: Grid, t_state: Any, closes: np.ndarray, keep: Any, ages: Any, **about: str) -> SamplerTable:
+    """Return the table that moves from the anchor in every row, and renews it in the rows that close a step.
+
+    Args:
+        grid: its `xp` is what the numbers are made with.
+        t_state: (N+1,) times of the N rows and of the end.
+        closes: (N,) booleans, concrete.
+        keep: (N,) weight of the anchor.
+        ages: (N, H) weights of the last evaluations, newest first.
+        about: view, name and source of the table.
+    """
+    evals, closing = by_ring(grid, ages), grid.xp.asarray(closes, grid.ts.dtype)
+    anchor = (closing * keep + (1 - closing), closing[:, None] * evals)
+    return anchored(grid, t_state, (keep, evals), anchor, **about)
 
 
 def anchored(grid: Grid, t_state: Any, stage: tuple, anchor: tuple, **about: str) -> SamplerTable:
