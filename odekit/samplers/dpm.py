@@ -20,6 +20,7 @@ def dpm(
     kind: str = "multistep",
     *,
     variant: str = "midpoint",
+    tau: Any = 0.0,
     lower_order_final: bool | str | None = None,
     compat: bool = False,
 ) -> SamplerTable:
@@ -35,14 +36,16 @@ def dpm(
         kind: "multistep" or "singlestep".
         variant: how a step of order 2 weighs its difference: "midpoint" by half the step, as published, or "heun" by
             the exact integral.
+        tau: as for `dpmpp`; with noise this view is unstable on large steps.
         lower_order_final: as for `dpmpp`.
         compat: as for `dpmpp`.
 
     Returns:
-        A table in the noise view.
+        A table in the noise view, stochastic unless tau is 0.
 
     Raises:
-        ValueError: the grid is not monotone, or starts without data; order, kind or variant is none of the above.
+        ValueError: the grid is not monotone, starts without data, or adds noise on the way from data to noise; order,
+            kind, variant or tau is none of the above.
 
     Example:
         >>> from odekit.schedules import VPLinear
@@ -52,7 +55,7 @@ def dpm(
     Source: Lu et al., DPM-Solver, NeurIPS 2022, section 3 (arXiv 2206.00927).
     """
     about = {"view": "noise", "name": f"dpm{order}", "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
-    return _dpm(schedule, ts, order, kind, variant, lower_order_final, compat, **about)
+    return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
 def dpmpp(
@@ -62,6 +65,7 @@ def dpmpp(
     kind: str = "multistep",
     *,
     variant: str = "midpoint",
+    tau: Any = 0.0,
     lower_order_final: bool | str | None = None,
     compat: bool = False,
 ) -> SamplerTable:
@@ -78,16 +82,19 @@ def dpmpp(
         order: 1, 2 or 3.
         kind: "multistep" or "singlestep".
         variant: how a step of order 2 weighs its difference: "midpoint" by half the step, as published, or "heun" by
-            the exact integral, which is `sa` without noise.
+            the exact integral, which is `sa`.
+        tau: () or (N,) amount of noise of each step, or a function of the time at which it ends; 1 is the reverse SDE
+            (SDE-DPM-Solver++, law order 2). Elsewhere the square of it is called eta.
         lower_order_final: whether the last steps go down to order 1 again; "last" for the last step alone; None where
             that pays, under 15 steps or where the last step in lam is over twice the one before.
         compat: whether multistep order 3 is as published (and as in most other code).
 
     Returns:
-        A table in the data view.
+        A table in the data view, stochastic unless tau is 0.
 
     Raises:
-        ValueError: the grid is not monotone; order, kind or variant is none of the above.
+        ValueError: the grid is not monotone, or adds noise on the way from data to noise; order, kind, variant or tau
+            is none of the above.
 
     Example:
         >>> from odekit.schedules import FlowMatching
@@ -97,19 +104,30 @@ def dpmpp(
     Source: Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095).
     """
     about = {"view": "data", "name": f"dpmpp{order}", "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
-    return _dpm(schedule, ts, order, kind, variant, lower_order_final, compat, **about)
+    return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
 def _dpm(
-    schedule: Schedule, ts: Any, order: int, kind: str, variant: str, lower: Any, compat: bool, view: str, **about: str
+    schedule: Schedule,
+    ts: Any,
+    order: int,
+    kind: str,
+    variant: str,
+    tau: Any,
+    lower: Any,
+    compat: bool,
+    view: str,
+    **about: str,
 ) -> SamplerTable:
     require_one_of("order", order, (1, 2, 3))
     require_one_of("kind", kind, ("multistep", "singlestep"))
     require_one_of("variant", variant, ("midpoint", "heun"))
     if kind == "singlestep":
+        if callable(tau) or np.any(tau):
+            raise ValueError("`tau` adds noise, which the single-step kind cannot; take kind='multistep', or `seeds`.")
         return singlestep(view, schedule, ts, order, variant, lower, **about)
     grid = on_grid(schedule, ts)
-    ex = exponential(grid, schedule, view=view)
+    ex = exponential(grid, schedule, tau, view=view)
 
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
@@ -119,4 +137,4 @@ def _dpm(
 
     published = ex._replace(moments=moments)
     ages = weights_by_age(grid, step_orders(grid, order, lower), published.predict, order)
-    return multistep(grid, ex.keep, ages, view=view, **about)
+    return multistep(grid, ex.keep, ages, ex.noise, view=view, **about)
