@@ -1,0 +1,25 @@
+"""Noise schedules: `x_t = alpha(t) data + sigma(t) noise`, with `lam = log(alpha / sigma)` increasing towards data.
+
+Every function takes NumPy values (float64 results on the host, where sampler tables are built) or JAX arrays (traced,
+in their dtype, where models are evaluated and grids are trained). Differences of nearly equal numbers are avoided, so
+that both ends are as accurate as the middle.
+"""
+
+from odekit.schedules.base import Schedule, namespace
+from odekit.schedules.bridge import Bridge
+from odekit.schedules.discrete import DiscreteVP, from_betas
+from odekit.schedules.flow import FlowMatching
+from odekit.schedules.ve import EDM
+from odekit.schedules.vp import VPCosine, VPLinear
+
+__all__ = [
+    "EDM",
+    "Bridge",
+    "DiscreteVP",
+    "FlowMatching",
+    "Schedule",
+    "VPCosine",
+    "VPLinear",
+    "from_betas",
+    "namespace",
+]
