@@ -7,19 +7,27 @@ that both ends are as accurate as the middle.
 
 from odekit.schedules.base import Schedule, namespace
 from odekit.schedules.bridge import Bridge
-from odekit.schedules.discrete import DiscreteVP, from_betas
-from odekit.schedules.flow import FlowMatching
-from odekit.schedules.ve import EDM
-from odekit.schedules.vp import VPCosine, VPLinear
+from odekit.schedules.discrete import DiscreteVP, betas, from_betas, zero_terminal_snr
+from odekit.schedules.flow import FlowMatching, KineticOptimal
+from odekit.schedules.interpolant import Interpolant, OneSided
+from odekit.schedules.ve import EDM, VE
+from odekit.schedules.vp import SubVP, VPCosine, VPLinear
 
 __all__ = [
     "EDM",
+    "VE",
     "Bridge",
     "DiscreteVP",
     "FlowMatching",
+    "Interpolant",
+    "KineticOptimal",
+    "OneSided",
     "Schedule",
+    "SubVP",
     "VPCosine",
     "VPLinear",
+    "betas",
     "from_betas",
     "namespace",
+    "zero_terminal_snr",
 ]

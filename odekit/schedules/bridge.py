@@ -32,7 +32,7 @@ class Bridge(Schedule):
         >>> [round(float(f(40.0)), 2) for f in (bridge.a, bridge.alpha, bridge.sigma)]
         [0.25, 0.75, 34.64]
 
-    Source: Zhou et al., DDBM, ICLR 2024, eq. 9 (arXiv 2309.16948); Zheng et al., DBIM, ICLR 2025 (arXiv 2405.15885).
+    Source: Zhou et al., DDBM, ICLR 2024 (arXiv 2309.16948); Zheng et al., DBIM, ICLR 2025 (arXiv 2405.15885).
     """
 
     schedule: Schedule
@@ -97,5 +97,7 @@ class Bridge(Schedule):
             return self.schedule.lam(t) + 0.5 * namespace(t).log(self._ratio(t)[1])
 
     def t_of_lam(self, lam: Any) -> Any:
-        at = jnp.asarray(self.t_pin, lam.dtype) if isinstance(lam, jax.Array) else np.asarray(self.t_pin, np.float64)
-        return self.schedule.t_of_lam(0.5 * namespace(lam).logaddexp(2 * lam, 0 * lam + 2 * self.schedule.lam(at)))
+        xp, (alpha_pin, sigma_pin) = namespace(lam), self._pin(lam)
+        return self.schedule.t_of_lam(
+            0.5 * xp.logaddexp(2 * lam, 2 * xp.log(alpha_pin / sigma_pin) + xp.zeros_like(lam))
+        )

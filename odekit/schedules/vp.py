@@ -17,10 +17,6 @@ class VariancePreserving(Schedule):
         """Return `log(alpha(t))`."""
 
     @abc.abstractmethod
-    def log_alpha_dot(self, t: Any) -> Any:
-        """Return the time derivative of `log_alpha`."""
-
-    @abc.abstractmethod
     def t_of_log_alpha(self, log_alpha: Any) -> Any:
         """Return the time at which `log_alpha(t)` equals `log_alpha`."""
 
@@ -31,18 +27,16 @@ class VariancePreserving(Schedule):
         xp = namespace(t)
         return xp.sqrt(-xp.expm1(2 * self.log_alpha(t)))
 
-    def alpha_dot(self, t: Any) -> Any:
-        return self.alpha(t) * self.log_alpha_dot(t)
-
     def sigma_dot(self, t: Any) -> Any:
-        return -(self.alpha(t) ** 2) * self.log_alpha_dot(t) / self.sigma(t)
+        return -self.alpha(t) * self.alpha_dot(t) / self.sigma(t)
 
     def lam(self, t: Any) -> Any:
         with np.errstate(divide="ignore"):
             return self.log_alpha(t) - namespace(t).log(self.sigma(t))
 
     def t_of_lam(self, lam: Any) -> Any:
-        return self.t_of_log_alpha(-0.5 * namespace(lam).logaddexp(-2 * lam, 0 * lam))
+        xp = namespace(lam)
+        return self.t_of_log_alpha(-0.5 * xp.logaddexp(-2 * lam, xp.zeros_like(lam)))
 
 
 class VPLinear(VariancePreserving):
@@ -69,8 +63,8 @@ class VPLinear(VariancePreserving):
     def log_alpha(self, t: Any) -> Any:
         return -t * (self.beta_min / 2 + t * ((self.beta_max - self.beta_min) / 4))
 
-    def log_alpha_dot(self, t: Any) -> Any:
-        return -(self.beta_min + t * (self.beta_max - self.beta_min)) / 2
+    def alpha_dot(self, t: Any) -> Any:
+        return -self.alpha(t) * (self.beta_min + t * (self.beta_max - self.beta_min)) / 2
 
     def t_of_log_alpha(self, log_alpha: Any) -> Any:
         growth = self.beta_max - self.beta_min
@@ -124,7 +118,54 @@ class VPCosine(Schedule):
     def t_of_lam(self, lam: Any) -> Any:
         xp = namespace(lam)
         cos0, sin0 = float(np.cos(self._u0)), float(np.sin(self._u0))
-        alpha2, sigma2 = xp.exp(-xp.logaddexp(-2 * lam, 0 * lam)), xp.exp(-xp.logaddexp(2 * lam, 0 * lam))
+        zero = xp.zeros_like(lam)
+        alpha2, sigma2 = xp.exp(-xp.logaddexp(-2 * lam, zero)), xp.exp(-xp.logaddexp(2 * lam, zero))
         cos_u, sin_u = xp.sqrt(alpha2) * cos0, xp.sqrt(sin0**2 + sigma2 * cos0**2)
         sin_d = sigma2 * cos0**2 / (sin_u * cos0 + cos_u * sin0)  # of d = u - u0, without a difference
         return xp.arctan2(sin_d, cos_u * cos0 + sin_u * sin0) / self._rate
+
+
+class SubVP(Schedule):
+    """The schedule of `VPLinear` with less noise, `sigma = 1 - alpha**2`, for likelihoods.
+
+    Args:
+        beta_min: rate at t=0, per unit of t.
+        beta_max: rate at t=1, per unit of t.
+        t_start: default start of a grid, nearly pure noise at 1.
+        t_end: default end of a grid.
+
+    Example:
+        >>> round(float(SubVP().sigma(0.1)), 4)
+        0.1038
+
+    Source: Song et al., ICLR 2021, eq. 12 (arXiv 2011.13456).
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_start: float = 1.0
+    t_end: float = 1e-3
+
+    @property
+    def _vp(self) -> VPLinear:
+        return VPLinear(self.beta_min, self.beta_max)
+
+    def alpha(self, t: Any) -> Any:
+        return self._vp.alpha(t)
+
+    def sigma(self, t: Any) -> Any:
+        return -namespace(t).expm1(2 * self._vp.log_alpha(t))
+
+    def alpha_dot(self, t: Any) -> Any:
+        return self._vp.alpha_dot(t)
+
+    def sigma_dot(self, t: Any) -> Any:
+        return -2 * self.alpha(t) * self.alpha_dot(t)
+
+    def lam(self, t: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            return self._vp.log_alpha(t) - namespace(t).log(self.sigma(t))
+
+    def t_of_lam(self, lam: Any) -> Any:
+        xp = namespace(lam)  # sigma / alpha = 2 sinh(-log alpha)
+        return self._vp.t_of_log_alpha(-xp.arcsinh(0.5 * xp.exp(-lam)))
