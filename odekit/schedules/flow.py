@@ -88,7 +88,7 @@ class KineticOptimal(Schedule):
 
     Example:
         >>> [round(float(KineticOptimal(s).alpha(0.5)), 4) for s in (0.0, 0.5, 1.0)]
-        [0.7071, 0.6013, 0.5]
+        [0.7071, 0.6008, 0.5]
 
     Source: Shaul et al., ICML 2023 (arXiv 2306.06626).
     """

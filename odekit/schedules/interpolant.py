@@ -94,7 +94,7 @@ class Interpolant(eqx.Module):
     def drift(
         self, velocity: Field, score: Field | None = None, epsilon: Callable[[Any], Any] | float = 0.0
     ) -> Callable[[Any, Any, Any], Any]:
-        """Return `f(t, x, args) = velocity - gamma gamma' score + epsilon score`, for `solve` or as the drift of an `SDE`.
+        """Return `f(t, x, args) = velocity - gamma gamma' score + epsilon score`, for `solve` or the drift of an SDE.
 
         With epsilon 0 it is the ODE from base to data, or back. `SDE(drift, lambda t, x, args: sqrt(2 epsilon))` runs
         forward with the same marginals, and backward in time with -epsilon here.
@@ -122,7 +122,7 @@ class Interpolant(eqx.Module):
 
     def one_sided(self) -> "OneSided":
         """Return the schedule for a Gaussian base: sigma is alpha here, alpha is beta, time still runs from 0 to 1."""
-        return OneSided(self)
+        return OneSided(interpolant=self)
 
 
 class OneSided(Schedule):

@@ -136,7 +136,7 @@ class SubVP(Schedule):
 
     Example:
         >>> round(float(SubVP().sigma(0.1)), 4)
-        0.1038
+        0.1037
 
     Source: Song et al., ICLR 2021, eq. 12 (arXiv 2011.13456).
     """
