@@ -3,7 +3,7 @@
 from odekit.samplers.ddim import ddim
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpmpp
-from odekit.samplers.exact import GaussianMixture, gaussian
+from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.rk import adams, euler, heun
 from odekit.samplers.sample import sample
@@ -15,6 +15,7 @@ TABLES = (adams, ddim, dpmpp, euler, heun, sa)
 __all__ = [
     "TABLES",
     "Denoiser",
+    "Empirical",
     "GaussianMixture",
     "adams",
     "ddim",
