@@ -24,8 +24,9 @@ def mixture(schedule):
     return GaussianMixture([0.3, 0.5, 0.2], means, stds, schedule)
 
 
+@functools.cache
 def toy(schedule, predicts="noise"):
-    """A small nonlinear network, quick to compile."""
+    """A small nonlinear network, quick to compile; the same object every time, so that loops are compiled once."""
     return Denoiser(lambda x, t, cond: jnp.tanh(x + t.astype(x.dtype)), schedule, predicts)
 
 

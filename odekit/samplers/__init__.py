@@ -6,12 +6,14 @@ from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
-from odekit.samplers.rk import adams, euler, heun
+from odekit.samplers.pndm import pndm
+from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
+from odekit.samplers.singlestep import budget_orders
 from odekit.samplers.stochastic import sa
 from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, sa, unipc)
+TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, rf, runge_kutta, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Denoiser",
     "GaussianMixture",
     "adams",
+    "budget_orders",
     "ddim",
     "deis",
     "dpm",
@@ -27,6 +30,9 @@ __all__ = [
     "gaussian",
     "guided",
     "heun",
+    "pndm",
+    "rf",
+    "runge_kutta",
     "sa",
     "sample",
     "time_grid",
