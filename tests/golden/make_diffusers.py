@@ -177,11 +177,11 @@ def multistep():
 def singlestep_and_kin():
     uniform = np.geomspace(12.0, 0.03, 11).tolist()  # in lam, where the stages of single steps fall on the grid
     for algorithm in ("dpmsolver++", "dpmsolver"):
-        for order, n in ((2, 10), (3, 9)):
-            config = {**SD, "algorithm_type": algorithm, "solver_order": order, "lower_order_final": False}
-            config |= {"final_sigmas_type": "sigma_min"}
+        for order, solver, n in ((2, "midpoint", 10), (2, "heun", 10), (3, "midpoint", 9), (3, "heun", 9)):
+            config = {**SD, "algorithm_type": algorithm, "solver_order": order, "solver_type": solver}
+            config |= {"lower_order_final": False, "final_sigmas_type": "sigma_min"}
             end = run("DPMSolverSinglestepScheduler", n, "vp", config, sigmas=uniform[: n + 1])
-            yield f"singlestep {algorithm} {order}", end
+            yield f"singlestep {algorithm} {order} {solver}", end
     for order in (1, 2, 3):
         yield f"deis {order}", run("DEISMultistepScheduler", 10, "vp", {**SD, "solver_order": order}, sigmas=uniform)
     unipc, end = "UniPCMultistepScheduler", {**SD, "final_sigmas_type": "sigma_min"}
