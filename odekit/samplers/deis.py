@@ -9,7 +9,7 @@ from odekit.loops.table import SamplerTable
 from odekit.samplers.exponential import Exponential, exponential
 from odekit.samplers.grids import on_grid
 from odekit.samplers.multistep import multistep, step_orders, weights_by_age
-from odekit.samplers.singlestep import rhork
+from odekit.samplers.rk import rhork
 from odekit.schedules import Schedule
 
 _SOURCE = "Zhang & Chen, DEIS, ICLR 2023 (arXiv 2204.13902)"
@@ -29,7 +29,8 @@ def deis(
 
     "tab" suits few steps on quadratic grids. "rhoab" is Adams in rho (iPNDM with variable steps). "lam" is `dpm` with
     exact weights, and what diffusers calls DEIS. As in the paper `order` counts past evaluations: 0 is DDIM, and the
-    order of convergence is one more. "rhork" are Runge-Kutta rules in rho.
+    order of convergence is one more. "rhork" are Runge-Kutta rules in rho (Heun's, Kutta's, the classical one) with
+    order + 1 evaluations per step.
 
     Args:
         schedule: the noise schedule.

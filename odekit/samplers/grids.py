@@ -98,6 +98,11 @@ def on_grid(schedule: Schedule, ts: Any) -> Grid:
         _check_order(ts, lam)
         if sigma[0] == 0:
             raise ValueError(f"`ts` starts at {ts[0]:g}, where there is no noise; start at a later time.")
+    return evaluated(ts, alpha, sigma, lam)
+
+
+def evaluated(ts: Any, alpha: Any, sigma: Any, lam: Any) -> Grid:
+    """Return the grid with these values of its schedule, whatever the order of its points."""
     keep = sigma[1:] / sigma[:-1]
     decay = keep * alpha[:-1] / alpha[1:]
     return Grid(namespace(ts), ts, alpha, sigma, lam, keep, alpha[1:] - alpha[:-1] * keep, decay)

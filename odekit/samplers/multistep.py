@@ -69,7 +69,7 @@ def as_predicted(grid: Grid, ages: Any) -> Any:
     return grid.xp.concatenate([zero[:1], grid.xp.concatenate([zero[1:, :1], ages[:-1, :-1]], axis=1)])
 
 
-def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: str) -> SamplerTable:
+def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: Any) -> SamplerTable:
     """Return the table of `x1 = keep x0 + sum_a ages[:, a] F_{k-a} + noise z`: one slot, a ring of H evaluations.
 
     Args:
@@ -89,7 +89,7 @@ def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: str)
     )
 
 
-def corrected_multistep(grid: Grid, keep: Any, ages: Any, fix: Any, noise: Any = None, **about: str) -> SamplerTable:
+def corrected_multistep(grid: Grid, keep: Any, ages: Any, fix: Any, noise: Any = None, **about: Any) -> SamplerTable:
     """Return the table of a predictor-corrector whose corrector costs nothing, fused with the next predictor.
 
     Slot 1 is the last state before its evaluations were added, so that row k, which knows the evaluation at the

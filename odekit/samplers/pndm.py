@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable
 from odekit.samplers.grids import Grid, on_grid
-from odekit.samplers.multistep import by_ring, multistep
+from odekit.samplers.multistep import multistep
+from odekit.samplers.stages import stage_rows
 from odekit.schedules import Schedule
 
 _ADAMS = (
@@ -65,7 +65,8 @@ def pndm(schedule: Schedule, ts: Any, order: int | None = None, kind: str = "i")
     about = {"view": "noise", "name": f"pndm{order}", "source": source}
     if kind == "i":
         return multistep(grid, keep, ages, **about)
-    return _with_stages(grid, np.append(np.diff(steps), 1) == 1, target, keep, ages, **about)
+    t_state, closes = grid.xp.concatenate([grid.ts[:1], target]), np.append(np.diff(steps), 1) == 1
+    return stage_rows(grid, t_state, closes, keep, ages, **about)
 
 
 def _plan(n: int, order: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,19 +85,3 @@ def _plan(n: int, order: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.nda
     for k, age, weight in entries:
         ages[k, age] = weight
     return np.array(steps), np.array(parts), ages
-
-
-def _with_stages(grid: Grid, closes: np.ndarray, target: Any, keep: Any, ages: Any, **about: str) -> SamplerTable:
-    """Return the table that moves from slot 1, where the step started, and renews it in the rows that close a step."""
-    xp, zero, evals = grid.xp, grid.xp.zeros_like(keep), by_ring(grid, ages)
-    moved = xp.stack([zero, keep], axis=-1)
-    stays = xp.stack([zero, xp.ones_like(keep)], axis=-1)
-    t_state = xp.concatenate([grid.ts[:1], target])
-    return SamplerTable(
-        t=jnp.asarray(t_state[:-1]),
-        states=jnp.asarray(xp.stack([moved, xp.where(closes[:, None], moved, stays)], axis=1)),
-        evals=jnp.asarray(xp.stack([evals, xp.where(closes[:, None], evals, 0.0)], axis=1)),
-        noise=None,
-        t_state=jnp.asarray(t_state),
-        **about,
-    )
