@@ -1,5 +1,6 @@
 """DEIS: exponential methods on the noise prediction, by polynomials in time, in rho = sigma / alpha or in lam."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from odekit.loops.table import SamplerTable
 from odekit.samplers.exponential import Exponential, exponential
 from odekit.samplers.grids import on_grid
 from odekit.samplers.multistep import multistep, step_orders, weights_by_age
-from odekit.samplers.rk import rhork
+from odekit.samplers.rk import RHO_RULES, runge_kutta
 from odekit.schedules import Schedule
 
 _SOURCE = "Zhang & Chen, DEIS, ICLR 2023 (arXiv 2204.13902)"
@@ -57,9 +58,9 @@ def deis(
     """
     require_one_of("kind", kind, (*_VARIABLES, "rhork"))
     about = {"view": "noise", "name": f"deis{order}", "source": _SOURCE}
-    if kind == "rhork":
-        return rhork(schedule, ts, order, **about)
     require_one_of("order", order, (0, 1, 2, 3))
+    if kind == "rhork":
+        return dataclasses.replace(runge_kutta(schedule, ts, RHO_RULES[order], "rho"), **about)
     grid = on_grid(schedule, ts)
     ex = exponential(grid, schedule, view="noise", variable=_VARIABLES[kind])
     ex = _by_rectangles(ex, schedule, kind) if compat else ex

@@ -53,7 +53,7 @@ def dpm(
 
     Source: Lu et al., DPM-Solver, NeurIPS 2022, section 3 (arXiv 2206.00927).
     """
-    about = {"view": "noise", "name": _named("dpm", order), "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
+    about = {"view": "noise", "name": "dpm", "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
@@ -104,12 +104,8 @@ def dpmpp(
 
     Source: Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095).
     """
-    about = {"view": "data", "name": _named("dpmpp", order), "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
+    about = {"view": "data", "name": "dpmpp", "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
-
-
-def _named(name: str, order: Any) -> str:
-    return f"{name}{order}" if isinstance(order, int) else name
 
 
 def _dpm(
@@ -124,6 +120,7 @@ def _dpm(
     view: str,
     **about: str,
 ) -> SamplerTable:
+    about["name"] += str(order) if isinstance(order, int) else ""
     require_one_of("kind", kind, ("multistep", "singlestep", "fast"))
     require_one_of("variant", variant, ("midpoint", "heun"))
     if kind == "fast":

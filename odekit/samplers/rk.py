@@ -25,6 +25,8 @@ _KUTTA3 = RungeKutta(
     a=((1 / 2,), (-1.0, 2.0)),
     b=(1 / 6, 2 / 3, 1 / 6),
 )
+RHO_RULES = (Euler(), Heun(), _KUTTA3, RK4())
+"""Those that were published for rho, by order of convergence less one."""
 
 
 def euler(schedule: Schedule, ts: Any) -> SamplerTable:
@@ -162,13 +164,6 @@ def _point(schedule: Schedule, grid: Grid, steps: np.ndarray, c: Any, variable: 
     between = rho[steps] + c * (rho[steps + 1] - rho[steps])
     t = schedule.t_of_lam(-grid.xp.log(between))
     return t, schedule.alpha(t), between
-
-
-def rhork(schedule: Schedule, ts: Any, order: int, **about: str) -> SamplerTable:
-    """Return the table of `deis` with kind "rhork": Euler, Heun, Kutta's third order or the classical rule in rho."""
-    require_one_of("order", order, (0, 1, 2, 3))
-    table = runge_kutta(schedule, ts, (Euler(), Heun(), _KUTTA3, RK4())[order], "rho")
-    return dataclasses.replace(table, **about)
 
 
 def heun(schedule: Schedule, ts: Any, *, euler_at_final: bool | None = None) -> SamplerTable:
