@@ -21,6 +21,7 @@ def dpm(
     kind: str = "multistep",
     *,
     variant: str = "midpoint",
+    tau: Any = 0.0,
     lower_order_final: bool | str | None = None,
     compat: bool = False,
 ) -> SamplerTable:
@@ -35,6 +36,7 @@ def dpm(
         order: 1, 2 or 3; for single steps also one for each step, such as `budget_orders(nfe)`.
         kind: as for `dpmpp`.
         variant: as for `dpmpp`.
+        tau: as for `dpmpp`; with noise this view is unstable on large steps.
         lower_order_final: as for `dpmpp`.
         compat: as for `dpmpp`.
 
@@ -52,7 +54,7 @@ def dpm(
     Source: Lu et al., DPM-Solver, NeurIPS 2022, section 3 (arXiv 2206.00927).
     """
     about = {"view": "noise", "name": "dpm", "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
-    return _dpm(schedule, ts, order, kind, variant, lower_order_final, compat, **about)
+    return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
 def dpmpp(
@@ -62,6 +64,7 @@ def dpmpp(
     kind: str = "multistep",
     *,
     variant: str = "midpoint",
+    tau: Any = 0.0,
     lower_order_final: bool | str | None = None,
     compat: bool = False,
 ) -> SamplerTable:
@@ -79,8 +82,10 @@ def dpmpp(
         kind: "multistep", "singlestep" or "fast": single steps that join the steps of `ts` by two or three, so that
             all cost N evaluations.
         variant: how a multistep step of order 2 weighs its difference: "midpoint" by half the step, as published, or
-            "heun" by the exact integral, which is `sa` without noise. In a single step "heun" integrates the
+            "heun" by the exact integral, which is `sa`. In a single step "heun" integrates the
             polynomial through all evaluations, "midpoint" leaves one of them out.
+        tau: () or (N,) amount of noise of each multistep step, or a function of the time at which it ends; 1 is the
+            reverse SDE (SDE-DPM-Solver++, order 2 in law). Elsewhere the square of it is called eta.
         lower_order_final: whether the last steps go down to order 1 again; "last" for the last step alone; None where
             that pays, under 15 steps or where the last step in lam is over twice the one before. Of single steps the
             last alone is lowered, by None where the grid ends without noise.
@@ -100,11 +105,11 @@ def dpmpp(
     Source: Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095).
     """
     about = {"view": "data", "name": "dpmpp", "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
-    return _dpm(schedule, ts, order, kind, variant, lower_order_final, compat, **about)
+    return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
 def _dpm(
-    schedule: Schedule, ts: Any, order: Any, kind: str, variant: str, lower: Any, compat: bool, view: str, **about: str
+    schedule: Schedule, ts: Any, order: Any, kind: str, variant: str, tau: Any, lower: Any, compat: bool, **about: Any
 ) -> SamplerTable:
     about["name"] += str(order) if isinstance(order, int) else ""
     require_one_of("kind", kind, ("multistep", "singlestep", "fast"))
@@ -113,10 +118,12 @@ def _dpm(
         order = budget_orders(len(ts) - 1, order)
         ts = (ts if isinstance(ts, Tracer) else np.asarray(ts))[np.cumsum([0, *order])]
     if kind != "multistep":
-        return singlestep(view, schedule, ts, order, variant, lower, **about)
+        if callable(tau) or np.any(tau):
+            raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
+        return singlestep(schedule, ts, order, variant, lower, **about)
     require_one_of("order", order, (1, 2, 3))
     grid = on_grid(schedule, ts)
-    ex = exponential(grid, schedule, view=view)
+    ex = exponential(grid, schedule, tau, view=about["view"])
 
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
@@ -126,4 +133,4 @@ def _dpm(
 
     published = ex._replace(moments=moments)
     ages = weights_by_age(grid, step_orders(grid, order, lower), published.predict, order)
-    return multistep(grid, ex.keep, ages, view=view, **about)
+    return multistep(grid, ex.keep, ages, ex.noise, **about)
