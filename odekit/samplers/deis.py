@@ -23,7 +23,7 @@ def deis(
     order: int = 3,
     kind: str = "tab",
     *,
-    lower_order_final: bool | str | None = False,
+    lower_order_final: bool | str | None = None,
     compat: bool = False,
 ) -> SamplerTable:
     """DEIS: the noise prediction as a polynomial, integrated exactly; one evaluation per step.
@@ -38,7 +38,8 @@ def deis(
         ts: (N+1,) times from noise to data; the first has some data in it.
         order: 0 to 3, degree of the polynomial.
         kind: "tab", "rhoab" or "lam" for a polynomial in time, rho or lam; "rhork".
-        lower_order_final: as for `dpmpp`, but False, as published, unless asked for.
+        lower_order_final: as for `dpmpp`; None never lowers "tab" and "rhoab", as published: it only costs accuracy
+            there (errors of .042 for .022 in 20 uniform steps), because no step is large in their variable.
         compat: whether integrals are left rectangles of 10,000 points, as in the authors' code, which leaves errors
             of some 1e-3 in the samples.
 
@@ -63,6 +64,8 @@ def deis(
     grid = on_grid(schedule, ts)
     ex = exponential(grid, schedule, view="noise", variable=_VARIABLES[kind])
     ex = _by_rectangles(ex, schedule, kind) if compat else ex
+    if lower_order_final is None and kind != "lam":
+        lower_order_final = False
     orders = step_orders(grid, order + 1, lower_order_final)
     return multistep(grid, ex.keep, weights_by_age(grid, orders, ex.predict, order + 1), **about)
 
