@@ -120,7 +120,7 @@ def _dpm(
     if kind != "multistep":
         if callable(tau) or np.any(tau):
             raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
-        return singlestep(schedule, ts, order, variant, lower, **about)
+        return singlestep(order, schedule, ts, variant, lower, **about)
     require_one_of("order", order, (1, 2, 3))
     grid = on_grid(schedule, ts)
     ex = exponential(grid, schedule, tau, view=about["view"])

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from odekit.errors import require_one_of
+from odekit.loops.table import SamplerTable
 from odekit.samplers.exponential import Exponential, exponential
 from odekit.samplers.grids import evaluated, on_grid
 from odekit.samplers.stages import Stage, staged
@@ -55,14 +56,14 @@ def budget_orders(nfe: int, order: int = 3) -> tuple[int, ...]:
 
 
 def singlestep(
-    schedule: Schedule, ts: Any, orders: Any, variant: str, lower_order_final: bool | str | None, **about: Any
-) -> Any:
+    orders: Any, schedule: Schedule, ts: Any, variant: str, lower_order_final: bool | str | None, **about: Any
+) -> SamplerTable:
     """Return the single-step table of `dpm` or `dpmpp`.
 
     Args:
+        orders: 1, 2 or 3, or a tuple of one for each step; also the evaluations that it costs.
         schedule: the noise schedule.
         ts: (N+1,) times.
-        orders: 1, 2 or 3, or a tuple of one for each step; also the evaluations that it costs.
         variant: "midpoint" or "heun", the interpolants as published or of all evaluations.
         lower_order_final: whether the last step is of order 1; None where the grid ends without noise. There, and at a
             start without data, lam is infinite and no other order exists.
