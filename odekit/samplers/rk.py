@@ -57,7 +57,10 @@ def euler(schedule: Schedule, ts: Any) -> SamplerTable:
 def adams(schedule: Schedule, ts: Any, order: int = 2) -> SamplerTable:
     """Adams-Bashforth on the velocity with variable steps: order 1 to 4 in time, one evaluation per step.
 
-    The default for flows in few steps. The first steps ramp up from order 1, which leaves an error of order 2.
+    The default for flows in few steps, at order 2: on a mixture of Gaussians it errs by .080, .035 and .016 in 5, 10
+    and 20 uniform steps from pure noise, `dpmpp` by .131, .075 and .047; only in 20 steps `unipc` of order 2 is ahead,
+    with .005. With equal steps it is iPNDM on the velocity; for `EDM` it is `deis` of kind
+    "rhoab" (iPNDM_v). The first steps ramp up from order 1, which leaves an error of order 2.
 
     Args:
         schedule: the noise schedule.
@@ -77,8 +80,7 @@ def adams(schedule: Schedule, ts: Any, order: int = 2) -> SamplerTable:
 
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), III.5.
     """
-    if order not in (1, 2, 3, 4):
-        raise ValueError(f"`order` is {order!r}; it must be 1, 2, 3 or 4.")
+    require_one_of("order", order, (1, 2, 3, 4))
     grid = on_grid(schedule, ts)
 
     def weights(rows: np.ndarray, order: int) -> list:

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases_sampling import FM, VE, VP, agrees, flow_error, numpy_view, run_by_hand, starts
+from cases_sampling import FM, VE, VP, agrees, flow_error, numpy_view, run_by_hand, slope_with_history, starts
 
-from odekit.samplers import adams, deis, euler, heun, rf, runge_kutta, time_grid
+from odekit.samplers import adams, deis, dpmpp, euler, heun, rf, runge_kutta, time_grid, unipc
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.tableaus import RK4, Bosh3, Heun, Midpoint, Tsit5
 
@@ -106,6 +106,23 @@ def test_adams_integrates_polynomials_in_time_once_it_has_its_history(order):
             got = sum(w * ts[k] ** degree for k, w in weights.items())
             want = (ts[row + 1] ** (degree + 1) - ts[row] ** (degree + 1)) / (degree + 1)
             np.testing.assert_allclose(got, want, atol=1e-13)
+
+
+@pytest.mark.parametrize("order", [3, 4])
+def test_adams_with_exact_history_has_its_order(order):
+    assert slope_with_history(lambda s, ts: adams(s, ts, order), order - 1, "time", "FM") > order - 0.15
+
+
+def test_the_default_for_flows_is_the_more_accurate_one():
+    """At every budget; the errors are those that the documentation states."""
+    printed = {adams: (8.01e-2, 3.48e-2, 1.56e-2), dpmpp: (1.31e-1, 7.52e-2, 4.69e-2)}
+    for builder, errors in printed.items():
+        for n, want in zip((5, 10, 20), errors, strict=True):
+            assert agrees(flow_error(builder(FM, time_grid(FM, n), 2), "FM"), want)
+    for order in (1, 3):
+        for n, best in zip((5, 10, 20), printed[adams], strict=True):
+            assert flow_error(dpmpp(FM, time_grid(FM, n), order), "FM") > best
+    assert agrees(flow_error(unipc(FM, time_grid(FM, 20), 2), "FM"), 4.99e-3)
 
 
 def test_published_constant_step_weights():

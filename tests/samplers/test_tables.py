@@ -19,15 +19,18 @@ from odekit.samplers import (
     Denoiser,
     adams,
     ddim,
+    deis,
     dpm,
     dpmpp,
     euler,
     heun,
+    pndm,
     rf,
     runge_kutta,
     sa,
     sample,
     time_grid,
+    unipc,
 )
 from odekit.schedules import Schedule, VPCosine
 from odekit.solvers.tableaus import RK4
@@ -37,6 +40,9 @@ VARIANTS = {  # every builder, in each of its forms
     "adams3": lambda s, ts: adams(s, ts, 3),
     "ddim": ddim,
     "ddim eta": lambda s, ts: ddim(s, ts, 0.5),
+    "deis2": lambda s, ts: deis(s, ts, 2),
+    "deis2 rhoab": lambda s, ts: deis(s, ts, 2, "rhoab"),
+    "dpm2": lambda s, ts: dpm(s, ts, 2, lower_order_final=True),
     "dpmpp1": lambda s, ts: dpmpp(s, ts, 1),
     "dpmpp2": lambda s, ts: dpmpp(s, ts, 2, lower_order_final=True),
     "dpmpp2 sde": lambda s, ts: dpmpp(s, ts, 2, tau=1.0, lower_order_final=True),
@@ -48,6 +54,8 @@ VARIANTS = {  # every builder, in each of its forms
     "euler": euler,
     "heun": lambda s, ts: heun(s, ts, euler_at_final=True),
     "heun full": lambda s, ts: heun(s, ts, euler_at_final=False),
+    "pndm3 f": lambda s, ts: pndm(s, ts, 3, "f"),
+    "pndm4": pndm,
     "rf": rf,
     "rf reuse": lambda s, ts: rf(s, ts, reuse=True),
     "runge_kutta": lambda s, ts: runge_kutta(s, ts, RK4(), euler_at_final=True),
@@ -55,6 +63,8 @@ VARIANTS = {  # every builder, in each of its forms
     "sa3": lambda s, ts: sa(s, ts, 3, lower_order_final=True),
     "sa3c4": lambda s, ts: sa(s, ts, 3, corrector=4, lower_order_final=True),
     "sa2c2 ode": lambda s, ts: sa(s, ts, 2, corrector=2, tau=0.0, lower_order_final=True),
+    "unipc2": lambda s, ts: unipc(s, ts, 2, corrector=np.arange(len(ts) - 1) != 1, lower_order_final=True),
+    "unipc2 noise": lambda s, ts: unipc(s, ts, 2, view="noise", compat=True, lower_order_final=True),
 }
 every = pytest.mark.parametrize("name", VARIANTS)
 VIEWS = {name: build(VP, [1.0, 0.5, 0.1]).view for name, build in VARIANTS.items()}
@@ -166,7 +176,9 @@ def test_a_last_point_without_noise(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ddim", "dpmpp2", "dpmpp3", "sa2c2 ode", "dpm fast", "dpmpp3 single", "runge_kutta rho"]
+    "name",
+    ["ddim", "dpmpp2", "dpmpp3", "sa2c2 ode", "dpm fast", "dpmpp3 single", "runge_kutta rho"]
+    + ["deis2 rhoab", "dpm2", "pndm4", "unipc2", "unipc2 noise"],
 )
 def test_samplers_in_lam_do_not_depend_on_the_schedule(name):
     """On one grid in lam, x / alpha is the same whatever the schedule."""
