@@ -145,9 +145,9 @@ class _Flow(NamedTuple):
         nodes = [older[0], steps + 1, *older[1:]] if ends else older  # differences begin at the start of the step
         offsets = [0.0, *(self.wide(lam[i] - lam[steps]) for i in nodes[1:])]
         found = polynomial_weights(offsets, [moment[steps] for moment in self.moments[:count]], pseudo=pseudo)
-        begin, points = self.at.take(steps), [self.at.take(i) for i in nodes]
-        fades = [xp.exp(begin.slope_sum - point.slope_sum) for point in points]
-        shifts = [xp.exp(begin.slope_sum) * (point.shift_sum - begin.shift_sum) for point in points]
+        s, shift = self.at.slope_sum, self.at.shift_sum
+        fades = [xp.exp(s[steps] - s[i]) for i in nodes]
+        shifts = [xp.exp(s[steps]) * (shift[i] - shift[steps]) for i in nodes]
         constant = self.known[steps] - sum(c * shift for c, shift in zip(found, shifts, strict=True))
         weights = [c * fade for c, fade in zip(found, fades, strict=True)]
         newest = [weights[1], weights[0], *weights[2:]] if ends else weights

@@ -71,10 +71,6 @@ class Point(NamedTuple):
     slope_sum: Any
     shift_sum: Any
 
-    def take(self, index: Any) -> "Point":
-        """Return the values at an index of the leading axes."""
-        return Point(*(values[index] for values in self))
-
 
 class Curves(NamedTuple):
     """The statistics as functions of lam, by cubic Hermite interpolation: (4, M+1, ...) values and their rates."""
@@ -86,14 +82,16 @@ class Curves(NamedTuple):
 
     @classmethod
     def of(cls, statistics: V3Statistics, xp: Any, dtype: Any) -> "Curves":
-        """Return the curves through measured values, in NumPy or jax.numpy."""
-        lam, *parts = (xp.asarray(leaf, dtype) for leaf in jax.tree.leaves(statistics))
-        linear, slope, constant = parts
-        step = (lam[-1] - lam[0]) / (len(lam) - 1)
-        linear_sum, slope_sum = _sum(xp, linear, step), _sum(xp, slope, step)
-        shift = xp.exp(-slope_sum) * constant
-        values = xp.stack([linear, linear_sum, slope_sum, _sum(xp, shift, step)])
-        return cls(xp, lam, values, xp.stack([_rate(xp, linear, step), linear, slope, shift]))
+        """Return the curves through measured values for lam in `xp` and `dtype`; known values are summed in NumPy."""
+        leaves = jax.tree.leaves(statistics)
+        known = not any(isinstance(leaf, Tracer) for leaf in leaves)
+        lam, linear, slope, constant = (np.asarray(leaf, np.float64) if known else leaf for leaf in leaves)
+        own, step = (np if known else jnp), (lam[-1] - lam[0]) / (len(lam) - 1)
+        linear_sum, slope_sum = _sum(own, linear, step), _sum(own, slope, step)
+        shift = own.exp(-slope_sum) * constant
+        values = own.stack([linear, linear_sum, slope_sum, _sum(own, shift, step)])
+        rates = own.stack([_rate(own, linear, step), linear, slope, shift])
+        return cls(xp, *(xp.asarray(curve, dtype) for curve in (lam, values, rates)))
 
     def at(self, lam: Any) -> Point:
         """Return the point at `lam` of any shape; beyond the ends, that at the end."""
@@ -175,7 +173,7 @@ def v3_statistics(
     lam = schedule.lam(ts)
     if not np.all(np.isfinite(lam)):
         raise ValueError(f"lam is {lam} at the ends {ts}; give a `start` with some data and an `end` with some noise.")
-    lam = jnp.asarray(np.linspace(*lam, n + 1))
+    lam = jnp.asarray(np.linspace(lam[0], lam[1], n + 1))
     x = jnp.asarray(x_init)
     probe = None if key is None else jax.random.rademacher(key, x.shape, x.dtype)
     y, z = x / float(schedule.alpha(ts[0])), x / float(schedule.sigma(ts[0]))

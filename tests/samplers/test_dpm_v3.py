@@ -217,7 +217,7 @@ def test_gradients_reach_the_statistics():
     ts, plain = time_grid(VP, 3, start=0.4, end=0.1), wavy(())
 
     def total(slope):
-        table = dpm_v3(VP, ts, V3Statistics(plain.lam, plain.linear, slope, plain.constant), 2)
+        table = dpm_v3(VP, ts, V3Statistics(plain.lam, plain.linear, slope, plain.constant), 1, corrector=None)
         leaves = jax.tree.leaves(table)
         return sum((jnp if isinstance(slope, jax.core.Tracer) else np).sum(leaf * leaf) for leaf in leaves)
 

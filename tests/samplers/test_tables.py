@@ -54,7 +54,7 @@ VARIANTS = {  # every builder, in each of its forms
     "dpm fast": lambda s, ts: dpm(s, ts, 3, "fast", lower_order_final=True),
     "dpmpp2 single": lambda s, ts: dpmpp(s, ts, 2, "singlestep", lower_order_final=True),
     "dpmpp3 single": lambda s, ts: dpmpp(s, ts, 3, "singlestep", variant="heun", lower_order_final=True),
-    "dpm_v3-3": lambda s, ts: dpm_v3(s, ts, PLAIN, 3, lower_order_final=True),
+    "dpm_v3": lambda s, ts: dpm_v3(s, ts, PLAIN, 2, lower_order_final=True),
     "euler": euler,
     "heun": lambda s, ts: heun(s, ts, euler_at_final=True),
     "heun full": lambda s, ts: heun(s, ts, euler_at_final=False),
