@@ -4,6 +4,7 @@ from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
+from odekit.samplers.dpm_v3 import dpm_v3
 from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.pndm import pndm
@@ -12,8 +13,9 @@ from odekit.samplers.sample import sample
 from odekit.samplers.singlestep import budget_orders
 from odekit.samplers.stochastic import sa
 from odekit.samplers.unipc import unipc
+from odekit.samplers.v3_statistics import V3Statistics, v3_statistics
 
-TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, rf, runge_kutta, sa, unipc)
+TABLES = (adams, ddim, deis, dpm, dpm_v3, dpmpp, euler, heun, pndm, rf, runge_kutta, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -21,11 +23,13 @@ __all__ = [
     "Denoiser",
     "Empirical",
     "GaussianMixture",
+    "V3Statistics",
     "adams",
     "budget_orders",
     "ddim",
     "deis",
     "dpm",
+    "dpm_v3",
     "dpmpp",
     "euler",
     "gaussian",
@@ -38,4 +42,5 @@ __all__ = [
     "sample",
     "time_grid",
     "unipc",
+    "v3_statistics",
 ]

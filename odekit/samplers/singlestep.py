@@ -56,25 +56,18 @@ def budget_orders(nfe: int, order: int = 3) -> tuple[int, ...]:
 
 
 def singlestep(
-    view: str,
-    schedule: Schedule,
-    ts: Any,
-    orders: int | tuple[int, ...],
-    variant: str,
-    lower_order_final: bool | str | None,
-    **about: str,
+    orders: Any, schedule: Schedule, ts: Any, variant: str, lower_order_final: bool | str | None, **about: Any
 ) -> SamplerTable:
-    """Return the single-step table of `dpm` (view "noise") or `dpmpp` (view "data").
+    """Return the single-step table of `dpm` or `dpmpp`.
 
     Args:
-        view: "noise" or "data".
+        orders: 1, 2 or 3, or a tuple of one for each step; also the evaluations that it costs.
         schedule: the noise schedule.
         ts: (N+1,) times.
-        orders: 1, 2 or 3, or one of these for each step; also the evaluations that it costs.
         variant: "midpoint" or "heun", the interpolants as published or of all evaluations.
         lower_order_final: whether the last step is of order 1; None where the grid ends without noise. There, and at a
             start without data, lam is infinite and no other order exists.
-        about: name and source of the table.
+        about: view, name and source of the table.
 
     Raises:
         ValueError: there is not one order of 1, 2 or 3 for each step.
@@ -89,14 +82,14 @@ def singlestep(
         counts[-1] = 1
     if grid.starts_at_zero:
         counts[0] = 1
-    ex = exponential(grid, schedule, view=view)
+    ex = exponential(grid, schedule, view=about["view"])
 
     def stages(steps: np.ndarray, count: int) -> list[Stage]:
         rows, table = steps, _STEPS[count, variant]
         start, dlam = grid.lam[steps], grid.lam[steps + 1] - grid.lam[steps]
         out, t = [], grid.ts[steps]
         for position, nodes in table:
-            part = ex if position == 1 else _part(schedule, ex, steps, start + position * dlam, view)
+            part = ex if position == 1 else _part(schedule, ex, steps, start + position * dlam, about["view"])
             rows = steps if position == 1 else 2 * np.arange(len(steps))
             offsets = [0 if j == 0 else table[j - 1][0] * dlam for j in nodes]
             found = dict(zip(nodes, polynomial_weights(offsets, part.moments(rows, len(nodes))), strict=True))
@@ -105,7 +98,7 @@ def singlestep(
             t = part.grid.ts[rows + 1]
         return out
 
-    return staged(grid, counts, stages, view=view, **about)
+    return staged(grid, counts, stages, **about)
 
 
 def _part(schedule: Schedule, ex: Exponential, steps: np.ndarray, lam: Any, view: str) -> Exponential:
