@@ -7,7 +7,7 @@ from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
-from odekit.samplers.exact import GaussianMixture, gaussian
+from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
@@ -43,6 +43,7 @@ TABLES = (
 __all__ = [
     "TABLES",
     "Denoiser",
+    "Empirical",
     "GaussianMixture",
     "adams",
     "ancestral",
