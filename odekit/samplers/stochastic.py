@@ -126,5 +126,5 @@ def seeds(
     Source: Gonzalez et al., SEEDS, NeurIPS 2023, algorithms 1-4 (arXiv 2305.14267).
     """
     require_one_of("view", view, ("data", "noise"))
-    about = {"name": f"seeds{order}", "source": "Gonzalez et al., SEEDS, NeurIPS 2023 (arXiv 2305.14267)"}
-    return singlestep(view, schedule, ts, order, "midpoint", lower_order_final, tau, **about)
+    about = {"view": view, "name": f"seeds{order}", "source": "Gonzalez et al., SEEDS, NeurIPS 2023 (arXiv 2305.14267)"}
+    return singlestep(order, schedule, ts, "midpoint", lower_order_final, tau, **about)
