@@ -118,9 +118,7 @@ def _dpm(
         order = budget_orders(len(ts) - 1, order)
         ts = (ts if isinstance(ts, Tracer) else np.asarray(ts))[np.cumsum([0, *order])]
     if kind != "multistep":
-        if callable(tau) or np.any(tau):
-            raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
-        return singlestep(order, schedule, ts, variant, lower, **about)
+        return singlestep(order, schedule, ts, variant, lower, tau, **about)
     require_one_of("order", order, (1, 2, 3))
     grid = on_grid(schedule, ts)
     ex = exponential(grid, schedule, tau, view=about["view"])
