@@ -13,7 +13,6 @@ from odekit.schedules import Schedule
 from odekit.trees import real_dtype
 from odekit.typing import PyTree, Scalar
 
-
 PREDICTIONS = (*VIEWS, "v")
 """What a network may predict; tables ask for one of the first four."""
 
@@ -148,47 +147,3 @@ def under(model: Any, schedule: Schedule) -> Denoiser:
     """
     kind = {"data": "data", "noise": "noise", "score": "noise"}.get(getattr(model, "predicts", "data"), "v")
     return Denoiser(_Under(model, schedule, kind), schedule, kind)
-
-
-class _Guided(eqx.Module):
-    """`without + scale (with - without)` of a network with and without its condition, in one batched call."""
-
-    fn: Callable
-    scale: Array
-    null_cond: PyTree
-
-    def __call__(self, x: PyTree, t: Array, cond: Any) -> PyTree:
-        if cond is None:
-            raise ValueError("`cond` is None, but the model is guided; pass the condition to guide towards.")
-
-        def pair(null: Array, given: Array) -> Array:
-            given = jnp.asarray(given)
-            return jnp.stack([jnp.broadcast_to(jnp.asarray(null, given.dtype), given.shape), given])
-
-        both = jax.vmap(self.fn, in_axes=(None, None, 0))(x, t, jax.tree.map(pair, self.null_cond, cond))
-        return jax.tree.map(lambda f: f[0] + self.scale.astype(real_dtype(f.dtype)) * (f[1] - f[0]), both)
-
-
-def guided(model: Denoiser, scale: Scalar, null_cond: PyTree) -> Denoiser:
-    """Return the model with classifier-free guidance: its answers move `scale` times as far as the condition asks.
-
-    Both answers come from one call of the network, batched over the two conditions by `jax.vmap`, so the network may
-    treat `x` and `cond` as it likes. Guidance is linear, so it is the same in every view.
-
-    Args:
-        model: a denoiser whose network uses `cond`.
-        scale: 1 is no guidance, 0 ignores the condition; papers that write (1 + w) mean scale = 1 + w.
-        null_cond: the condition that stands for none; structure of `cond`, its leaves broadcast to those of `cond`.
-
-    Returns:
-        A denoiser to be sampled with `cond`.
-
-    Example:
-        >>> from odekit.schedules import FlowMatching
-        >>> model = Denoiser(lambda x, t, cond: cond - x, FlowMatching(), "data")
-        >>> float(guided(model, 3.0, 0.0).data(jnp.array([0.0]), 0.5, jnp.array([1.0]))[0])
-        3.0
-
-    Source: Ho & Salimans, 2022 (arXiv 2207.12598).
-    """
-    return Denoiser(_Guided(model.fn, jnp.asarray(scale, float), null_cond), model.schedule, model.predicts)

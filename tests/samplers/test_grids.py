@@ -8,7 +8,6 @@ from odekit.samplers.grids import on_grid
 from odekit.schedules import VE as GeometricVE
 from odekit.schedules import FlowMatching, KineticOptimal, SubVP, VPCosine, betas, from_betas
 
-
 UP = FlowMatching(data_at=1)
 
 

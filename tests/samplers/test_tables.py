@@ -14,7 +14,7 @@ from cases_sampling import FM, VE, VP, law_error, mixture, numpy_view, run_by_ha
 
 from odekit import samplers
 from odekit.loops.table import SamplerTable, run_table
-from odekit.samplers import TABLES, Denoiser, adams, ddim, dpmpp, euler, heun, sa, sample, time_grid
+from odekit.samplers import TABLES, Denoiser, adams, ddim, dpmpp, euler, flow_dps, heun, sa, sample, time_grid
 from odekit.schedules import VE as GeometricVE
 from odekit.schedules import FlowMatching, KineticOptimal, Schedule, SubVP, VPCosine
 
@@ -28,6 +28,7 @@ VARIANTS = {  # every builder, in each of its forms
     "dpmpp3": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True),
     "dpmpp3 compat": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True, compat=True),
     "euler": euler,
+    "flow_dps": flow_dps,
     "heun": lambda s, ts: heun(s, ts, euler_at_final=True),
     "heun full": lambda s, ts: heun(s, ts, euler_at_final=False),
     "sa3": lambda s, ts: sa(s, ts, 3, lower_order_final=True),
@@ -112,7 +113,7 @@ def test_a_known_point_is_reproduced_exactly(name):
         np.testing.assert_allclose(run_by_hand(table, lambda x, t: constant, x, None), x - constant, rtol=1e-13)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("ddim eta", "sa3", "sa3c4")])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("ddim eta", "flow_dps", "sa3", "sa3c4")])
 def test_float32(name):
     table, x = VARIANTS[name](VP, time_grid(VP, 8)), jnp.asarray(starts())
     single = sample(mixture(VP), table, x.astype(jnp.float32))
