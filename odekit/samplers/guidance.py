@@ -36,7 +36,7 @@ class _Guided(eqx.Module):
             return self._guide(x, t, cond)
         inside = (t >= min(self.interval)) & (t <= max(self.interval))
         if t.ndim == 0:  # outside, the network is asked once
-            return lax.cond(inside, self._guide, self.fn, x, t, cond)
+            return lax.cond(inside, lambda: self._guide(x, t, cond), lambda: self.fn(x, t, cond))
         pair = self._guide(x, t, cond), self.fn(x, t, cond)
         return jax.tree.map(lambda a, b: jnp.where(inside.reshape(t.shape + (1,) * (a.ndim - t.ndim)), a, b), *pair)
 

@@ -55,7 +55,7 @@ def test_guidance_in_an_interval():
     model = conditional()
     limited, always = guided(model, 4.0, 0.0, interval=(0.3, 0.6)), guided(model, 4.0, 0.0)
     for t, want in ((0.7, model), (0.5, always), (0.2, model)):
-        np.testing.assert_array_equal(limited.velocity(X, t, COND), want.velocity(X, t, COND))
+        np.testing.assert_allclose(limited.velocity(X, t, COND), want.velocity(X, t, COND), rtol=1e-14)
     times = jnp.array([0.7, 0.5, 0.2, 0.4])
     got = limited.velocity(X, times, COND)
     want = jnp.where((times == 0.5) | (times == 0.4), 1.0, 0.0)[:, None]
@@ -66,16 +66,16 @@ def test_guidance_in_an_interval():
 def test_thresholds_by_hand():
     model, t = Denoiser(lambda x, t, cond: 2 * x, VP, "data"), 0.4
     data = 2 * np.asarray(X)
-    top = np.maximum(np.quantile(np.abs(data), 0.8, axis=1, keepdims=True), 1.5)
-    want = np.clip(data, -top, top) * 1.5 / top
-    assert np.any(top > 1.5)
-    assert np.any(top == 1.5)
-    dynamic = thresholded(model, 0.8, 1.5)
+    top = np.maximum(np.quantile(np.abs(data), 0.8, axis=1, keepdims=True), 2.0)
+    want = np.clip(data, -top, top) * 2.0 / top
+    assert np.any(top > 2.0)
+    assert np.any(top == 2.0)
+    dynamic = thresholded(model, 0.8, 2.0)
     np.testing.assert_allclose(dynamic.data(X, t), want, rtol=1e-14)
     np.testing.assert_allclose(dynamic.noise(X, t), (X - VP.alpha(t) * want) / VP.sigma(t), rtol=1e-12)
     np.testing.assert_allclose(clipped(model, -0.5, 2.0).data(X, t), np.clip(data, -0.5, 2.0))
     np.testing.assert_allclose(jax.vmap(lambda x: dynamic.data(x, t))(X), want, rtol=1e-14)
-    images = thresholded(model, 0.8, 1.5, sample_ndim=2).data(X.reshape(4, 3, 2), t)
+    images = thresholded(model, 0.8, 2.0, sample_ndim=2).data(X.reshape(4, 3, 2), t)
     np.testing.assert_allclose(images.reshape(4, 6), want, rtol=1e-14)
 
 
@@ -101,17 +101,18 @@ def test_hooks_act_in_order_in_every_view_under_every_transformation():
         x = x + (t - s) * (slope + (probe - by_hand(probe, t)) / t) / 2
     np.testing.assert_allclose(sample(model, tables["velocity"], X, cond=COND), x, rtol=1e-11, atol=1e-13)
 
-    def loss(model, x, cond):
+    def loss(scale, x, cond):
+        model = thresholded(guided(conditional(), scale, 0.0), 0.9)
         return jnp.sum(sample(model, tables["data"], x, cond=cond) ** 2)
 
-    slopes, each = jax.jit(
-        lambda x: (
-            jax.grad(loss, (0, 1), allow_int=True)(model, x, COND)[1],
-            jax.vmap(lambda x, cond: jax.grad(loss, 1)(model, x, cond))(x, COND),
-        )
-    )(X)
-    assert jnp.any(slopes != 0)
-    np.testing.assert_allclose(each, slopes, rtol=1e-10, atol=1e-13)
+    def slopes(x):
+        one_by_one = jax.vmap(jax.grad(loss, (0, 1)), (None, 0, 0))
+        return jax.grad(loss, (0, 1))(3.0, x, COND), one_by_one(3.0, x, COND)
+
+    (by_scale, by_x), (each_by_scale, each_by_x) = jax.jit(slopes)(X)
+    assert by_scale != 0
+    np.testing.assert_allclose(jnp.sum(each_by_scale), by_scale, rtol=1e-10)
+    np.testing.assert_allclose(each_by_x, by_x, rtol=1e-10, atol=1e-13)
 
 
 MASK, KNOWN = jnp.arange(6) < 2, jnp.arange(6.0)
@@ -143,27 +144,32 @@ def test_guidance_by_a_measurement_of_gaussian_data(schedule, t):
     r = data @ matrix.T - y
 
     def residual(data):
-        return jnp.sum(data[:, None, :] * matrix, axis=-1) - y[None]
+        return jnp.sum(data[:, None, :] * matrix[None], axis=-1) - y[None]
 
-    def answer(**how):
-        return guided_by(model, residual, **how).data(jnp.asarray(x), t)
-
-    np.testing.assert_allclose(answer(scale=0.7), data - 0.7 * spread * (r @ matrix), rtol=1e-11)
+    hows = ({"scale": 0.7}, {"scale": lambda t: 0.1 * t, "squared": False}, {"scale": 0.7, "through_network": False})
+    got = jax.jit(lambda x: [guided_by(model, residual, **how).data(x, t) for how in hows])(jnp.asarray(x))
     unit = r / np.linalg.norm(r, axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        answer(scale=lambda t: 0.1 * t, squared=False), data - 0.1 * t * spread * (unit @ matrix), rtol=1e-11
-    )
-    np.testing.assert_allclose(answer(scale=0.7, through_network=False), data - 0.7 * (r @ matrix), rtol=1e-11)
+    moves = (0.7 * spread * (r @ matrix), 0.1 * t * spread * (unit @ matrix), 0.7 * (r @ matrix))
+    for answer, move in zip(got, moves, strict=True):
+        np.testing.assert_allclose(answer, data - move, rtol=1e-11, atol=1e-13)
 
 
 def test_guidance_by_a_residual_has_no_nan_where_it_is_met_or_at_the_ends():
     model = gaussian([0.0, 0.0], 1.0, FM)
-    for how in ({"squared": False}, {"squared": True}, {"through_network": False}):
-        met = guided_by(model, lambda data: 0 * data, 1.0, **how)
-        off = guided_by(model, lambda data: data - 1.0, 1.0, **how)
-        for t in (0.0, 0.5, 1.0):
-            assert jnp.all(met.data(X[:, :2], t) == model.data(X[:, :2], t))
-            assert jnp.all(jnp.isfinite(off.data(X[:, :2], t)))
+
+    @jax.jit
+    def answers(t):
+        pairs = []
+        for how in ({"squared": False}, {"squared": True}, {"through_network": False}):
+            met = guided_by(model, lambda data: 0 * data, 1.0, **how).data(X[:, :2], t)
+            off = guided_by(model, lambda data: data - 1.0, 1.0, **how).data(X[:, :2], t)
+            pairs.append((met, off))
+        return pairs
+
+    for t in (0.0, 0.5, 1.0):
+        for met, off in answers(t):
+            np.testing.assert_array_equal(met, model.data(X[:, :2], t))
+            assert jnp.all(jnp.isfinite(off))
 
 
 def test_flow_dps_step_by_step():
@@ -205,21 +211,18 @@ def folded(x, sigma):
 
 def test_the_reflected_kernel():
     model, x, step = Reflected(POINTS, VE), np.abs(np.mod(starts()[:8] + 1, 2) - 1), 1e-5
+    both = jax.jit(lambda x, sigma: (model.log_prob(x, sigma), model.score(x, sigma)))
     for sigma in (0.05, 0.3, 0.499, 0.501, 1.0, 3.0):
-        np.testing.assert_allclose(
-            model.log_prob(jnp.asarray(x), sigma), np.log(folded(x, sigma)), rtol=1e-9, atol=1e-13
-        )
-        score = model.score(jnp.asarray(x), sigma)
+        log_prob, score = both(jnp.asarray(x), sigma)
+        np.testing.assert_allclose(log_prob, np.log(folded(x, sigma)), rtol=1e-9, atol=1e-13)
         for i in range(2):
             up, down = (folded(x + by * np.eye(2)[i], sigma) for by in (step, -step))
             np.testing.assert_allclose(score[:, i], np.log(up / down) / (2 * step), rtol=1e-4, atol=1e-6)
-    walls = jnp.array([[0.0, 1.0], [1.0, 0.0]])
-    np.testing.assert_allclose(model.score(walls, 0.4), 0.0, atol=1e-12)
-    for dtype, atol in ((jnp.float64, 1e-13), (jnp.float32, 2e-5)):
-        across = model.score(jnp.asarray(x, dtype), jnp.full(8, 0.7, dtype))
-        np.testing.assert_allclose(
-            across, model.score(jnp.asarray(x), 0.7), rtol=1e-4 * (dtype == jnp.float32), atol=atol
-        )
+    walls = jnp.tile(jnp.array([[0.0, 1.0], [1.0, 0.0]]), (4, 1))
+    np.testing.assert_allclose(both(walls, 0.4)[1], 0.0, atol=1e-12)
+    _, single = both(jnp.asarray(x, jnp.float32), jnp.full(8, 0.7))
+    assert single.dtype == jnp.float32
+    np.testing.assert_allclose(single, both(jnp.asarray(x), 0.7)[1], rtol=1e-4, atol=2e-5)
 
 
 def test_the_reflected_flow_moves_quantiles():
