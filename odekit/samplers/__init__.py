@@ -1,18 +1,22 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
 from odekit.samplers.ddim import ddim
+from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, under
-from odekit.samplers.dpm import dpmpp
+from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
 from odekit.samplers.flow_dps import consistent, descent, flow_dps
 from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
 from odekit.samplers.guidance import guided, guided_by
 from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
-from odekit.samplers.rk import adams, euler, heun
+from odekit.samplers.pndm import pndm
+from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
+from odekit.samplers.singlestep import budget_orders
 from odekit.samplers.stochastic import sa
+from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, dpmpp, euler, flow_dps, heun, sa)
+TABLES = (adams, ddim, deis, dpm, dpmpp, euler, flow_dps, heun, pndm, rf, runge_kutta, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -22,11 +26,14 @@ __all__ = [
     "GaussianMixture",
     "Reflected",
     "adams",
+    "budget_orders",
     "clipped",
     "consistent",
     "ddim",
+    "deis",
     "descent",
     "discrete_grid",
+    "dpm",
     "dpmpp",
     "euler",
     "flow_dps",
@@ -37,11 +44,15 @@ __all__ = [
     "heun",
     "hooked",
     "inpainted",
+    "pndm",
     "reflect",
     "replaced",
+    "rf",
+    "runge_kutta",
     "sa",
     "sample",
     "thresholded",
     "time_grid",
     "under",
+    "unipc",
 ]
