@@ -144,13 +144,14 @@ SCHEDULES = {
     "circle": KineticOptimal(0.0),
     "kinetic up": KineticOptimal(0.4, data_at=1),
 }
-IN_LAM = ("ddim", "ddim eta", "dpmpp1", "dpmpp2", "dpmpp3", "dpmpp3 compat", "sa3", "sa3c4", "sa2c2 ode")
+IN_TIME = ("deis2", "pndm3 f")  # polynomials or stages in time itself, as is everything in the velocity view
+IN_LAM = [name for name in VARIANTS if name not in IN_TIME and VARIANTS[name](VP, [1.0, 0.5, 0.1]).view != "velocity"]
 
 
 @pytest.mark.parametrize("name", IN_LAM)
 def test_samplers_in_lam_do_not_depend_on_the_schedule(name):
     """On one grid in lam, x / alpha is the same whatever the schedule, and whichever way its time runs."""
-    lam, z = np.linspace(-4.0, 4.0, 9), np.random.RandomState(0).standard_normal((9, 64, 2))
+    lam, z = np.linspace(-4.0, 4.0, 9), np.random.RandomState(0).standard_normal((40, 64, 2))
 
     def scaled(schedule):
         ts = schedule.t_of_lam(lam)
@@ -170,8 +171,8 @@ def test_samplers_in_lam_do_not_depend_on_the_schedule(name):
 @every
 def test_a_flow_may_run_either_way(name):
     """Time counted from the noise instead of from the data: the same samples, the velocity with the other sign."""
-    ts, up, x = time_grid(FM, 5, "quadratic"), FlowMatching(data_at=1), starts()[:3]
-    z = np.random.RandomState(0).standard_normal((10, 3, 2))
+    ts, up, x = time_grid(FM, 5, "quadratic", start=0.95), FlowMatching(data_at=1), starts()[:3]
+    z = np.random.RandomState(0).standard_normal((40, 3, 2))
     table, other = VARIANTS[name](FM, ts), VARIANTS[name](up, 1 - ts)
     sign = -1 if table.view == "velocity" else 1
     want = run_by_hand(table, lambda x, t: np.tanh(x + t), x, z)
