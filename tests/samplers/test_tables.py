@@ -205,11 +205,6 @@ def test_a_last_point_without_noise(name):
         assert np.all(np.isfinite(end))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ddim", "dpmpp2", "dpmpp3", "sa2c2 ode", "dpm fast", "dpmpp3 single", "runge_kutta rho"]
-    + ["deis2 rhoab", "dpm2", "pndm4", "unipc2", "unipc2 noise"],
-)
 SCHEDULES = {
     "VP": VP,
     "cosine": VPCosine(),
@@ -222,6 +217,7 @@ SCHEDULES = {
 }
 IN_TIME = ("deis2", "pndm3 f")  # polynomials or stages in time itself, as is everything in the velocity view
 IN_LAM = [name for name in VARIANTS if name not in IN_TIME and VARIANTS[name](VP, [1.0, 0.5, 0.1]).view != "velocity"]
+
 
 @pytest.mark.parametrize("name", IN_LAM)
 def test_samplers_in_lam_do_not_depend_on_the_schedule(name):
