@@ -7,7 +7,7 @@ import pytest
 from cases_sampling import FM, VP
 from scipy.integrate import quad
 
-from odekit.samplers import deis, dpmpp, sa, time_grid
+from odekit.samplers import ddim, deis, dpmpp, sa, time_grid
 from odekit.samplers.exponential import exponential
 from odekit.samplers.grids import on_grid
 
@@ -83,6 +83,7 @@ def test_the_noise_view_needs_data_to_start_from():
 
 
 BUILDERS = {
+    "ddim eta=1": lambda s, ts: ddim(s, ts, 1.0),
     "dpmpp3": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=False),
     "sa3c4": lambda s, ts: sa(s, ts, 3, corrector=4, tau=0.6, lower_order_final=False),
     "deis2": lambda s, ts: deis(s, ts, 2),
