@@ -1,15 +1,17 @@
 """Sampling problems whose exact answers are known, and two runners of tables that share no code with the package."""
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.integrate import solve_ivp
 from scipy.stats import norm
 
-from odekit.samplers import Denoiser, GaussianMixture
+from odekit.samplers import Denoiser, GaussianMixture, time_grid
 from odekit.schedules import EDM, FlowMatching, VPLinear
 
 GOLDEN = Path(__file__).parent / "golden" / "sampling_references.json"
@@ -24,8 +26,9 @@ def mixture(schedule):
     return GaussianMixture([0.3, 0.5, 0.2], means, stds, schedule)
 
 
+@functools.cache
 def toy(schedule, predicts="noise"):
-    """A small nonlinear network, quick to compile."""
+    """A small nonlinear network, quick to compile; the same object every time, so that loops are compiled once."""
     return Denoiser(lambda x, t, cond: jnp.tanh(x + t.astype(x.dtype)), schedule, predicts)
 
 
@@ -49,17 +52,24 @@ def ends(case):
     return np.array(json.loads(GOLDEN.read_text())[case])
 
 
-def run_by_hand(table, view, x, z):
-    """Run a table in NumPy: `view(x, t)` is the prediction, `z[k]` the noise of row k."""
+def run_by_hand(table, view, x, z, past=()):
+    """Run a table in NumPy: `view(x, t)` is the prediction, `z[k]` the noise of row k, `z[N]` that before row 0.
+
+    With `past`, the evaluations of the first rows, it begins with the row after these, and `x` lists its slots.
+    """
     states, evals, t = (np.asarray(leaf) for leaf in (table.states, table.evals, table.t))
-    slots, depth = [x] * states.shape[1], evals.shape[2]
-    ring = [np.zeros_like(x)] * depth
-    for k in range(len(t)):
+    x = x if table.start_noise is None else x + float(table.start_noise) * z[len(t)]
+    slots, depth = x if past else [x] * states.shape[1], evals.shape[2]
+    ring = [np.zeros_like(slots[0])] * depth
+    for k, f in enumerate(past):
+        ring[k % depth] = f
+    for k in range(len(past), len(t)):
         ring[k % depth] = view(slots[0], t[k])
         slots = [
             sum(c * u for c, u in zip(states[k, a], slots, strict=True))
             + sum(c * f for c, f in zip(evals[k, a], ring, strict=True))
             + (0.0 if table.noise is None else np.asarray(table.noise)[k, a] * z[k])
+            + (0.0 if table.offset is None else np.asarray(table.offset)[k, a])
             for a in range(len(slots))
         ]
     return slots[0]
@@ -71,26 +81,95 @@ def flow_error(table, case):
     return np.sqrt(np.mean((end - ends(case)) ** 2))
 
 
+GRIDS = [("logsnr", 5), ("logsnr", 10), ("logsnr", 20)]
+GRIDS += [("quadratic", 5), ("quadratic", 10), ("quadratic", 20), ("time", 10), ("time", 20)]
+"""The grids on VP that most errors are given for."""
+
+
+def assert_errors(build, printed, more=0):
+    """Assert that `build(schedule, ts)` has these errors, to three digits, on GRIDS; None where there is no number.
+
+    A table that takes some `more` evaluations than steps gets so many steps less.
+    """
+    for (spacing, n), want in zip(GRIDS, printed, strict=True):
+        if want is not None:
+            value = flow_error(build(VP, time_grid(VP, n - more, spacing)), "VP")
+            assert agrees(value, want), f"{spacing} {n}: {value:.4e}, not {want:.2e}"
+
+
+def flow_slope(build, spacing="logsnr", case="VP"):
+    """log2 of error(128) / error(256) on a spacing of the times of `case`."""
+    schedule, first, last = ENDS[case]
+    coarse, fine = (
+        flow_error(build(schedule, time_grid(schedule, n, spacing, start=first, end=last)), case) for n in (128, 256)
+    )
+    return np.log2(coarse / fine)
+
+
+@functools.cache
+def flow_states(case, ts):
+    """Exact states of the probability flow at the times `ts`, a tuple that starts at the first time of `case`."""
+    velocity, states = numpy_view(ENDS[case][0], "velocity"), [starts(case)]
+    for t0, t1 in itertools.pairwise(ts):
+        flat = solve_ivp(
+            lambda t, x: velocity(x.reshape(64, 2), t).ravel(),
+            (t0, t1),
+            states[-1].ravel(),
+            "DOP853",
+            rtol=1e-12,
+            atol=1e-13,
+        )
+        states.append(flat.y[:, -1].reshape(64, 2))
+    return states
+
+
+def slope_with_history(build, row, spacing="logsnr", case="VP"):
+    """The same slope, of tables that begin at `row`, all before which is exact: what a method has without its ramp.
+
+    A second slot is the state at the start of the step, carried on as a corrector expects it.
+    """
+    schedule, first, last = ENDS[case]
+    errors = []
+    for n in (128, 256):
+        ts = time_grid(schedule, n, spacing, start=first, end=last)
+        table = build(schedule, ts)
+        view, exact = numpy_view(schedule, table.view), flow_states(case, tuple(ts[: row + 1]))
+        slots = [exact[row]] + [float(table.states[row - 1, 1, 1]) * exact[row - 1]] * (table.states.shape[1] - 1)
+        ring = [view(x, t) for x, t in zip(exact[:row], ts, strict=False)]
+        end = run_by_hand(table, view, slots, None, ring)
+        errors.append(np.sqrt(np.mean((end - ends(case)) ** 2)))
+    return np.log2(errors[0] / errors[1])
+
+
 def law_error(table, schedule, mean=0.5, std=0.25):
     """Wasserstein distance of what a table samples from the exact marginal, for Gaussian data, without sampling.
 
-    The data prediction is affine in the state, so the state can be carried as coefficients of
-    (1, first normal, the normal of row 0, of row 1 ...), of which the law is read off.
+    Every prediction is affine in the state, so the state can be carried as coefficients of
+    (1, first normal, the normal of row 0, of row 1 ..., that before row 0), of which the law is read off.
     """
     n = table.nfe
-    one, t0, t1 = np.eye(n + 2)[0], float(table.t[0]), float(table.t_state[-1])
-
-    def data(x, t):
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
-        return mean * one + gain * (x - alpha * mean * one)
+    one, t0, t1 = np.eye(n + 3)[0], float(table.t_state[0]), float(table.t_state[-1])
 
     def marginal(t):
         return schedule.alpha(t) * mean, np.hypot(schedule.alpha(t) * std, schedule.sigma(t))
 
-    x = np.zeros(n + 2)
+    def noise(x, t):
+        center, spread = marginal(t)
+        return schedule.sigma(t) / spread**2 * (x - center * one)
+
+    def data(x, t):
+        return mean * one + schedule.alpha(t) * std**2 / marginal(t)[1] ** 2 * (x - marginal(t)[0] * one)
+
+    def score(x, t):
+        return -(x - marginal(t)[0] * one) / marginal(t)[1] ** 2
+
+    def velocity(x, t):
+        return schedule.alpha_dot(t) * data(x, t) + schedule.sigma_dot(t) * noise(x, t)
+
+    x = np.zeros(n + 3)
     x[:2] = marginal(t0)
-    end = run_by_hand(table, data, x, np.eye(n + 2)[2:])
+    view = {"data": data, "noise": noise, "score": score, "velocity": velocity}[table.view]
+    end = run_by_hand(table, view, x, np.eye(n + 3)[2:])
     want = marginal(t1)
     return np.hypot(end[0] - want[0], np.linalg.norm(end[1:]) - want[1])
 

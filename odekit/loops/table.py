@@ -7,7 +7,7 @@ rows.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -146,7 +146,7 @@ class SamplerTable(eqx.Module):
         """
         depth = self.evals.shape[2]
         if self.start_noise is not None:
-            x = add(x, scale(jnp.asarray(self.start_noise, time_dtype(x)), _noise(key, jnp.int32(self.nfe), x)))
+            x = _begin(jnp.asarray(self.start_noise, time_dtype(x)), jnp.int32(self.nfe), x, key)
         ring = jax.tree.map(lambda leaf: jnp.zeros((depth, *leaf.shape), leaf.dtype), x)
         return TableState((x,) * self.evals.shape[1], ring)
 
@@ -193,9 +193,17 @@ def _noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
             [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
         )
 
+    if key is None:
+        raise ValueError("`key` is None, but the table adds noise; pass `key=jax.random.key(0)`.")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+        key = cast(Array, jax.random.wrap_key_data(key))
     return jax.vmap(draw)(key, x) if key.ndim else draw(key, x)
+
+
+@eqx.filter_jit
+def _begin(start_noise: Array, k: Array, x: PyTree, key: Array | None) -> PyTree:
+    """Compiled by itself, so that row by row it gives the bits of the loop."""
+    return add(x, scale(start_noise, _noise(key, k, x)))
 
 
 def _check_prediction(f: PyTree, x: PyTree, view: str) -> None:
