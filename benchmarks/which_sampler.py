@@ -50,6 +50,12 @@ class Target(NamedTuple):
     def schedule(self):
         return self.model.schedule
 
+    def settings(self):
+        """Return every form of every table, fitted to the model where it needs that."""
+        shape = (512, 2) if self.starts.ndim == 2 else (32, *self.starts.shape[1:])
+        x = np.random.RandomState(4).standard_normal(shape) * self.schedule.sigma(self.schedule.t_start)
+        return [(name, setting.on(self.model, jnp.asarray(x, self.dtype))) for name, setting in settings().items()]
+
     def sample(self, table, x, z=None):
         """Return where a table takes `x` with noise `z[k]` in row k."""
 
@@ -117,7 +123,7 @@ def common(schedule):
 def errors(target, budgets):
     """Return a row for every deterministic table, grid and number of evaluations."""
     rows = []
-    for name, setting in settings().items():
+    for name, setting in target.settings():
         advised, shared = setting.spacing(target.schedule), common(target.schedule)
         for spacing in dict.fromkeys((advised, shared)):
             done = set()
@@ -143,7 +149,7 @@ def sliced(a, b, directions=256):
 def distances(target, starts, exact, other, budgets):
     """Return a row for every stochastic table, and for two others to compare them with, against the law."""
     rows = [{"model": target.title, "table": "exact", "distance": sliced(exact, other)}]
-    for name, setting in settings().items():
+    for name, setting in target.settings():
         for budget in budgets:
             table = setting.within(target.schedule, budget)
             if table is None or not (table.stochastic or name in ("ddim", "dpmpp2")):
