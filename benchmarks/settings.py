@@ -104,7 +104,6 @@ _SETTINGS = {
     "unipc2": Setting(samplers.unipc, {"order": 2}),
     "unipc3": Setting(samplers.unipc, {"order": 3}),
     "unipc3 noise": Setting(samplers.unipc, {"order": 3, "view": "noise"}),
-    "sa3c4 ode": Setting(samplers.sa, {"order": 3, "corrector": 4, "tau": 0.0}),
     "er_sde3 ode": Setting(samplers.er_sde, {"noise_scale": "ode"}, vp="karras"),
     # with noise
     "ddim eta 1": Setting(samplers.ddim, {"eta": 1.0}),

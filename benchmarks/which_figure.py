@@ -5,19 +5,19 @@ from which_sampler import SHOWN, at, by_table
 
 from odekit.plots import COLOURS, LEARNED, STYLE
 
-BASELINE, LEADERS, FIRST_LEADING = "ddim", 3, 5
+BASELINE = "ddim"
 PALETTE = (LEARNED, *COLOURS[5:], *COLOURS[3:5], *COLOURS[1:3], "#7F4F24", "#5A189A")
 GREY = "#C9C9C9"
 
 
 def leaders(curves, key):
-    """Return the tables with the smallest geometric mean over the budgets that are shown."""
-
-    def score(name):
-        values = [at(curves[name], budget, key) for budget in SHOWN if budget >= FIRST_LEADING]
-        return np.inf if None in values else float(np.mean(np.log(values)))
-
-    return sorted((name for name in curves if np.isfinite(score(name))), key=score)[:LEADERS]
+    """Return the tables that are best at one of the budgets that are shown."""
+    best = []
+    for budget in SHOWN:
+        values = {name: at(curve, budget, key) for name, curve in curves.items() if name != "exact"}
+        known = {name: value for name, value in values.items() if value is not None}
+        best.append(min(known, key=lambda name: known[name]))
+    return list(dict.fromkeys(best))
 
 
 def spread_out(wanted, gap):
@@ -53,7 +53,7 @@ def draw(rows, spread, path):
 
 
 def draw_panel(axis, title, curves, key, colours):
-    strong = [*leaders(curves, key), BASELINE]
+    strong = list(dict.fromkeys([*leaders(curves, key), BASELINE]))
     exact = [row["distance"] for row in curves.pop("exact", [])]
     top = max(row[key] for row in curves[BASELINE]) * (1.6 if key == "error" else 4.0)
     low = min(row[key] for name in curves for row in curves[name])
