@@ -9,6 +9,7 @@ from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
+from odekit.samplers.langevin import predictor_corrector
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
@@ -61,6 +62,7 @@ __all__ = [
     "guided",
     "heun",
     "pndm",
+    "predictor_corrector",
     "restart",
     "reverse_diffusion",
     "rf",
