@@ -137,7 +137,7 @@ def ancestral(
         kept, weight = move(steps, schedule.alpha(middle), schedule.sigma(middle))
         return [Stage(grid.ts[steps], kept, [weight]), Stage(middle, keep, [xp.zeros_like(gain), gain], noise[steps])]
 
-    source = "Karras et al., NeurIPS 2022; Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"
+    source = "Karras et al., NeurIPS 2022 (arXiv 2206.00364)"
     return staged(grid, counts, stages, view=view, name="ancestral", source=source)
 
 
