@@ -109,16 +109,7 @@ def dpmpp(
 
 
 def _dpm(
-    schedule: Schedule,
-    ts: Any,
-    order: Any,
-    kind: str,
-    variant: str,
-    tau: Any,
-    lower: Any,
-    compat: bool,
-    view: str,
-    **about: str,
+    schedule: Schedule, ts: Any, order: Any, kind: str, variant: str, tau: Any, lower: Any, compat: bool, **about: Any
 ) -> SamplerTable:
     about["name"] += str(order) if isinstance(order, int) else ""
     require_one_of("kind", kind, ("multistep", "singlestep", "fast"))
@@ -127,12 +118,10 @@ def _dpm(
         order = budget_orders(len(ts) - 1, order)
         ts = (ts if isinstance(ts, Tracer) else np.asarray(ts))[np.cumsum([0, *order])]
     if kind != "multistep":
-        if callable(tau) or np.any(tau):
-            raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
-        return singlestep(view, schedule, ts, order, variant, lower, **about)
+        return singlestep(order, schedule, ts, variant, lower, tau, **about)
     require_one_of("order", order, (1, 2, 3))
     grid = on_grid(schedule, ts)
-    ex = exponential(grid, schedule, tau, view=view)
+    ex = exponential(grid, schedule, tau, view=about["view"])
 
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
@@ -142,4 +131,4 @@ def _dpm(
 
     published = ex._replace(moments=moments)
     ages = weights_by_age(grid, step_orders(grid, order, lower), published.predict, order)
-    return multistep(grid, ex.keep, ages, ex.noise, view=view, **about)
+    return multistep(grid, ex.keep, ages, ex.noise, **about)

@@ -10,7 +10,7 @@ NODES, WEIGHTS = ((1 + np.polynomial.legendre.leggauss(40)[0]) / 2, np.polynomia
 """Of Gauss-Legendre quadrature on [0, 1]."""
 
 
-def polynomial_weights(offsets: Sequence[Any], moments: Sequence[Any]) -> list:
+def polynomial_weights(offsets: Sequence[Any], moments: Sequence[Any], *, pseudo: bool = False) -> list:
     """Return w with `sum_j w_j F_j = int w(v) P(v) dv`, P the polynomial through all (offsets_j, F_j).
 
     By Newton's divided differences, in which an infinite offset drops out by itself if it comes last.
@@ -18,6 +18,8 @@ def polynomial_weights(offsets: Sequence[Any], moments: Sequence[Any]) -> list:
     Args:
         offsets: m positions v_j, shaped alike or scalars, all different.
         moments: m values of `int w(v) v**k dv`, k=0..m-1.
+        pseudo: whether each difference goes with `v**k` in place of the Newton polynomial, so that low derivatives stay
+            at their low order.
 
     Returns:
         m weights; they add up to moments[0].
@@ -32,5 +34,7 @@ def polynomial_weights(offsets: Sequence[Any], moments: Sequence[Any]) -> list:
                 product = product if i == j else product * (offsets[j] - offsets[i])
             weights[j] = weights[j] + integral / product
         if k + 1 < len(offsets):
-            basis = [up - offset * same for up, same in zip([0.0, *basis], [*basis, 0.0], strict=True)]
+            basis = [
+                up - (0.0 if pseudo else offset * same) for up, same in zip([0.0, *basis], [*basis, 0.0], strict=True)
+            ]
     return weights

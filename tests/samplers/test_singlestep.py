@@ -89,7 +89,7 @@ def by_formula(ts, order, variant, data):
             return base(at[r]) / base(at[0]) * x + sign * gain(at[r]) * parts
 
         def line(r, h=h, sign=sign):  # weight of the first derivative times h
-            return sign * (1 - grown(r) / (r * h)) * 1.0
+            return sign * (1 - grown(r) / (r * h))
 
         e0 = view(x, at[0])
         e1 = view(moved(r1, grown(r1) * e0), at[r1])
