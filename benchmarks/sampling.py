@@ -4,7 +4,8 @@ The overhead is measured against the least a program could do: the network alone
 called as often, unrolled, in one jitted function. Every table of the package takes part. `which_sampler.py` measures
 errors.
 
-Where odekit loses: with a network so small that a row's arithmetic is no longer free, a hand-unrolled loop wins.
+Where odekit loses: with a network so small that a row's arithmetic is no longer free, a hand-unrolled loop wins. At
+8,000 operations a pixel tables of two slots cost 5 to 7 percent, and numbers for every pixel (DPM-Solver-v3) 14.
 """
 
 import importlib.util
@@ -25,14 +26,16 @@ from odekit.schedules import EDM, FlowMatching, VPLinear
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import cases_sampling
 
-EVALUATIONS, BATCH, WIDTH, LAYERS = 20, 128, 784, 5
+EVALUATIONS, BATCH, WIDTH, HIDDEN, LAYERS = 20, 64, 784, 2048, 5
 LONG, SHORT = 100, 5
 VP = VPLinear()
 
 
 def mlp(key):
-    """Weights of a network of `LAYERS` layers."""
-    return [jax.random.normal(k, (WIDTH, WIDTH)) / WIDTH**0.5 for k in jax.random.split(key, LAYERS)]
+    """Weights of a network of `LAYERS` layers; it does 36,000 operations a pixel, half as many as that of the galaxies."""
+    sizes = [WIDTH, *[HIDDEN] * (LAYERS - 1), WIDTH]
+    keys = jax.random.split(key, LAYERS)
+    return [jax.random.normal(k, (n, m)) / n**0.5 for k, n, m in zip(keys, sizes[:-1], sizes[1:], strict=True)]
 
 
 def network(weights, x, t):
@@ -165,7 +168,7 @@ def main():
     options = arguments(__doc__.splitlines()[0])
     quick = options.quick
     rows = [{"measure": "run time", **row} for row in overhead(2 if quick else 12, 4)]
-    report(f"table loop over the bare network, {EVALUATIONS} evaluations of {LAYERS} layers on {(BATCH, WIDTH)}", rows)
+    report(f"table loop over the bare network, {EVALUATIONS} evaluations of {LAYERS} layers, {HIDDEN} wide, on {(BATCH, WIDTH)}", rows)
     some = ("ddim", "dpmpp2") if quick else settings()
     slow = [{"measure": "compile time", **row} for row in compiling(1 if quick else 3, some)]
     report(f"compile time of {LONG} rows over {SHORT}", slow)

@@ -161,20 +161,15 @@ def distances(target, starts, exact, other, budgets):
 
 
 def laws(found, quick):
-    """Return the distances of stochastic tables on the mixture and on the first network."""
-    rows, budgets = [], FEW if quick else SHOWN
-    for target in found:
-        if target.title == TITLES["VP"]:
-            n = 2_000 if quick else 20_000
-        elif target.title == TITLES["ztf"]:
-            n = 32 if quick else 256
-        else:
-            continue
-        starts, *others = np.random.RandomState(3).standard_normal((3, n, *target.starts.shape[1:]))
-        fine = dpmpp(target.schedule, time_grid(target.schedule, 20 if quick else 80, "logsnr"), 3)
-        exact, other = (target.sample(fine, x) for x in others)
-        rows += distances(target, starts, exact, other, budgets)
-    return rows
+    """Return the distances of stochastic tables to the law of the mixture on VP.
+
+    Not to that of a network: between two sets of 256 of its own images the distance is .22, as large as most errors.
+    """
+    target, n = next(target for target in found if target.title == TITLES["VP"]), 2_000 if quick else 20_000
+    starts, *others = np.random.RandomState(3).standard_normal((3, n, 2))
+    fine = dpmpp(target.schedule, time_grid(target.schedule, 20 if quick else 100, "logsnr"), 3)
+    exact, other = (target.sample(fine, x) for x in others)
+    return distances(target, starts, exact, other, FEW if quick else SHOWN)
 
 
 def by_table(rows, model):
