@@ -1,9 +1,13 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
+from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, under
 from odekit.samplers.dpm import dpm, dpmpp
+from odekit.samplers.dpm_v3 import dpm_v3
+from odekit.samplers.edm import edm, restart
+from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
 from odekit.samplers.flow_dps import consistent, descent, flow_dps
 from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
@@ -13,10 +17,34 @@ from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
 from odekit.samplers.singlestep import budget_orders
-from odekit.samplers.stochastic import sa
+from odekit.samplers.stochastic import sa, seeds
 from odekit.samplers.unipc import unipc
+from odekit.samplers.v3_statistics import V3Statistics, v3_statistics
 
-TABLES = (adams, ddim, deis, dpm, dpmpp, euler, flow_dps, heun, pndm, rf, runge_kutta, sa, unipc)
+TABLES = (
+    adams,
+    ancestral,
+    ddim,
+    ddpm,
+    deis,
+    dpm,
+    dpm_v3,
+    dpmpp,
+    edm,
+    er_sde,
+    euler,
+    euler_maruyama,
+    flow_dps,
+    heun,
+    pndm,
+    restart,
+    reverse_diffusion,
+    rf,
+    runge_kutta,
+    sa,
+    seeds,
+    unipc,
+)
 """Every table builder."""
 
 __all__ = [
@@ -25,17 +53,24 @@ __all__ = [
     "Empirical",
     "GaussianMixture",
     "Reflected",
+    "V3Statistics",
     "adams",
+    "ancestral",
     "budget_orders",
     "clipped",
     "consistent",
     "ddim",
+    "ddpm",
     "deis",
     "descent",
     "discrete_grid",
     "dpm",
+    "dpm_v3",
     "dpmpp",
+    "edm",
+    "er_sde",
     "euler",
+    "euler_maruyama",
     "flow_dps",
     "flow_shift",
     "gaussian",
@@ -47,12 +82,16 @@ __all__ = [
     "pndm",
     "reflect",
     "replaced",
+    "restart",
+    "reverse_diffusion",
     "rf",
     "runge_kutta",
     "sa",
     "sample",
+    "seeds",
     "thresholded",
     "time_grid",
     "under",
     "unipc",
+    "v3_statistics",
 ]
