@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases_sampling import FM, VE, VP, starts
+from cases_sampling import FM, VE, VP, law_error, starts
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -198,6 +198,14 @@ def test_flow_dps_step_by_step():
     np.testing.assert_allclose(got, z, rtol=1e-11, atol=1e-13)
     with pytest.raises(ValueError, match="`table`"):
         consistent(model, ddim(FM, ts), refine)
+
+
+def test_flow_dps_has_a_limit_that_is_too_narrow():
+    """More steps settle on another law than that of the data, N(0.5, 0.25**2), unlike those of ancestral sampling."""
+    coarse, fine = (law_error(flow_dps(FM, time_grid(FM, n)), FM) for n in (128, 256))
+    assert abs(coarse - fine) < 1e-3
+    assert fine > 0.05
+    assert law_error(ddim(FM, time_grid(FM, 256), 1.0), FM) < 0.01
 
 
 def test_walls_are_mirrors():
