@@ -19,6 +19,7 @@ import types
 import diffusers.schedulers as zoo
 import numpy as np
 import torch
+from cases_checkpoints import CHECKPOINTS, MU, STEPS
 from cases_diffusers import BETAS, GOLDEN, noise, start
 
 WEIGHTS, STDS, MEANS = (
@@ -57,8 +58,7 @@ def predict(kind, predicts, x, level):
     elif kind in ("ve", "edm"):
         alpha, sigma = torch.ones(()), level
     else:
-        alpha = 1 / (1 + level**2) ** 0.5
-        sigma = level * alpha
+        alpha, sigma = 1 / (1 + level**2) ** 0.5, 1 / (1 + 1 / level**2) ** 0.5
     data, eps = mixture(x, alpha, sigma)
     if kind == "edm":  # inside the preconditioning of Karras et al. with sigma_data = 0.5
         return (data - 0.25 / (level**2 + 0.25) * x) * (level**2 + 0.25) ** 0.5 / (0.5 * level)
@@ -67,6 +67,19 @@ def predict(kind, predicts, x, level):
     return {"epsilon": eps, "sample": data, "v_prediction": alpha * eps - sigma * data, "flow_prediction": eps - data}[
         predicts
     ]
+
+
+KINDS = {"EDM": "edm", "Flow": "flow", "DDIM": "ddpm", "DDPM": "ddpm", "PNDM": "ddpm"}
+
+
+def checkpoints():
+    """Yield (name, the run) of the configs of checkpoints."""
+    sigma = ("EulerD", "EulerA", "Heun", "KDPM2", "LMS")
+    for name, config in CHECKPOINTS.items():
+        cls, n = config["_class_name"], STEPS.get(name, 8)
+        kind = next((kind for start, kind in KINDS.items() if cls.startswith(start)), "vp")
+        kind = "flow" if config.get("use_flow_sigmas") else "ve" if cls.startswith(sigma) else kind
+        yield name, run(cls, n, kind, config, mu=MU if config.get("use_dynamic_shifting") else None)
 
 
 def grid_of(scheduler, kind, n):
@@ -90,11 +103,12 @@ def grid_of(scheduler, kind, n):
     return level[scheduler.timesteps.numpy().astype(int)], grid
 
 
-def run(name, n, kind, config, *, sigmas=None, kwargs=None, predicts=None, **step):
+def run(name, n, kind, config, *, sigmas=None, mu=None, kwargs=None, predicts=None, **step):
     """One scheduler from start to end. `step` goes to its method `step`; `sigmas` take the place of its own."""
     with double_precision():
-        scheduler = getattr(zoo, name)(**config, **(kwargs or {}))
-        scheduler.set_timesteps(n)
+        cls = getattr(zoo, name)
+        scheduler = cls.from_config(config) if "_class_name" in config else cls(**config, **(kwargs or {}))
+        scheduler.set_timesteps(n, **({} if mu is None else {"mu": mu}))
         for key, value in list(vars(scheduler).items()):
             if isinstance(value, torch.Tensor) and value.is_floating_point() and key != "timesteps":
                 setattr(scheduler, key, value.double())
@@ -111,7 +125,8 @@ def run(name, n, kind, config, *, sigmas=None, kwargs=None, predicts=None, **ste
             now[:] = [torch.tensor(noise()[i])]
             out = predict("vp" if kind == "ddpm" else kind, predicts, x, at[i])
             x = scheduler.step(out, t, x, **step).prev_sample
-    return entry(family, grid, x)
+    out = entry(family, grid, x)
+    return {**out, "times": scheduler.timesteps.tolist()} if "_class_name" in config else out
 
 
 def entry(kind, grid, x):
@@ -268,6 +283,7 @@ def k_diffusion(path):
 
 if __name__ == "__main__":
     out = dict(schedulers())
+    out |= {f"checkpoint {name}": result for name, result in checkpoints()}
     out |= {f"k {name}": result for name, result in k_diffusion(sys.argv[1])}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(result)}" for name, result in out.items())
     GOLDEN.write_text(f"{{\n{lines}\n}}\n")

@@ -1,0 +1,170 @@
+"""What each scheduler class of published checkpoints reads, and the table that it amounts to."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from odekit.errors import require_one_of
+from odekit.interop import scheduler_grids as grids
+from odekit.loops.table import SamplerTable
+from odekit.samplers import adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, unipc
+from odekit.schedules import EDM, FlowMatching, Schedule
+
+Times = Callable[[dict, int, float | None], tuple[Schedule, np.ndarray]]
+
+
+class Kind(NamedTuple):
+    """The settings that a class reads with their defaults, its schedule and times, and the table on these."""
+
+    defaults: dict[str, Any]
+    times: Times
+    table: Callable[[dict, Schedule, np.ndarray], SamplerTable]
+
+
+def _by_index(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
+    return grids.variance_preserving(settings), grids.index_steps(settings, n)
+
+
+def _ddpm_times(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
+    schedule, points = grids.variance_preserving(settings), np.round(grids.indices(settings, n, 0))
+    return schedule, np.append((points + 1) / settings["num_train_timesteps"], 0.0)
+
+
+def _by_level(spare: int, final: str | None = None, *, from_one: bool = False) -> Times:
+    def times(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
+        if settings.get("use_flow_sigmas"):
+            return FlowMatching(), grids.flow_sigma_times(settings, n, mu, from_one=from_one)
+        schedule, last = grids.variance_preserving(settings), settings.get("final_sigmas_type", "zero")
+        return schedule, grids.level_times(settings, schedule, n, spare, final or last)
+
+    return times
+
+
+def _matched(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
+    return FlowMatching(), grids.flow_times(settings, n, mu)
+
+
+def _edm(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
+    return EDM(), grids.edm_times(settings, n)
+
+
+def _plain(build: Callable, *args: Any, **options: Any) -> Callable:
+    return lambda settings, schedule, ts: build(schedule, ts, *args, **options)
+
+
+def _over_steps(build: Callable, schedule: Schedule, steps: np.ndarray) -> SamplerTable:
+    """Return the table over (n, 2) steps; where these don't meet, their tables are built one by one and joined."""
+    steps = steps[steps[:, 0] != steps[:, 1]]  # the last is of length zero where it starts and ends at one training step
+    if np.array_equal(steps[1:, 0], steps[:-1, 1]):
+        return build(schedule, np.append(steps[:, 0], steps[-1, 1]))
+    rows = [build(schedule, step) for step in steps]
+    t, states, evals = (jnp.concatenate([getattr(row, name) for row in rows]) for name in ("t", "states", "evals"))
+    return dataclasses.replace(rows[0], t=t, states=states, evals=evals, t_state=jnp.append(t, rows[-1].t_state[-1]))
+
+
+def _ddim(settings: dict, schedule: Schedule, steps: np.ndarray) -> SamplerTable:
+    return _over_steps(ddim, schedule, steps)
+
+
+def _pndm(settings: dict, schedule: Schedule, steps: np.ndarray) -> SamplerTable:
+    require_one_of("timestep_spacing", settings["timestep_spacing"], ("leading",))
+    return _over_steps(partial(pndm, kind="plms" if settings["skip_prk_steps"] else "f"), schedule, steps)
+
+
+def _lms(settings: dict, schedule: Schedule, ts: np.ndarray) -> SamplerTable:
+    """Adams in sigma / alpha, where the last point is a point like others; the state is multiplied by alpha again."""
+    alpha = schedule.alpha(ts)
+    table = adams(EDM(), schedule.sigma(ts) / alpha, 4)
+    states, evals = table.states * (alpha[1:] / alpha[:-1])[:, None, None], table.evals * alpha[1:, None, None]
+    t, t_state = jnp.asarray(ts[:-1]), jnp.asarray(ts)
+    return dataclasses.replace(table, t=t, t_state=t_state, states=states, evals=evals, view="noise")
+
+
+def _lowered(settings: dict, ts: np.ndarray) -> bool | str:
+    if settings["lower_order_final"] and len(ts) <= 15:
+        return True
+    return "last" if settings.get("euler_at_final") else False
+
+
+def _dpm(settings: dict, schedule: Schedule, ts: np.ndarray) -> SamplerTable:
+    algorithm, variant, order = (settings[key] for key in ("algorithm_type", "solver_type", "solver_order"))
+    require_one_of("algorithm_type", algorithm, ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"))
+    require_one_of("solver_type", variant, ("midpoint", "heun", "logrho", "bh1", "bh2"))
+    if algorithm.startswith("sde") and order == 3:
+        raise ValueError("`config` has solver_order=3 of an SDE, whose published weights are no solver's; set it to 2.")
+    build = dpm if algorithm.endswith("dpmsolver") else dpmpp
+    options = {"variant": "heun" if variant == "heun" else "midpoint", "tau": float(algorithm.startswith("sde"))}
+    return build(schedule, ts, order, lower_order_final=_lowered(settings, ts), compat=True, **options)
+
+
+def _deis(settings: dict, schedule: Schedule, ts: np.ndarray) -> SamplerTable:
+    return deis(schedule, ts, settings["solver_order"] - 1, "lam", lower_order_final=_lowered(settings, ts))
+
+
+def _unipc(settings: dict, schedule: Schedule, ts: np.ndarray) -> SamplerTable:
+    view, variant = "data" if settings["predict_x0"] else "noise", settings["solver_type"]
+    require_one_of("solver_type", variant, ("bh1", "bh2", "midpoint", "heun", "logrho"))
+    return unipc(
+        schedule,
+        ts,
+        settings["solver_order"],
+        variant="bh1" if variant == "bh1" else "bh2",
+        view=view,
+        corrector=~np.isin(np.arange(len(ts) - 1), settings["disable_corrector"]),
+        lower_order_final=settings["lower_order_final"],
+        compat=True,
+    )
+
+
+_TRAINED = {"num_train_timesteps": 1000, "prediction_type": "epsilon"}
+_RATES = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "trained_betas": None}
+_SPACED = {**_TRAINED, **_RATES, "timestep_spacing": "linspace", "steps_offset": 0}
+_SNR = {"rescale_betas_zero_snr": False}
+_ENDS = {"final_sigmas_type": "zero"}
+_BOUNDS = {"sigma_min": None, "sigma_max": None}
+_RESPACED = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+_SHIFT = {"use_dynamic_shifting": False, "time_shift_type": "exponential"}
+
+_INDEX = {**_SPACED, "timestep_spacing": "leading"}
+_CLIPPED = {"clip_sample": True, "thresholding": False, **_SNR}
+_LEVEL = {**_SPACED, **_RESPACED}
+_LATENT = {**_LEVEL, "beta_start": 0.00085, "beta_end": 0.012}
+_EULER = {**_LEVEL, **_SNR, **_ENDS, **_BOUNDS, "interpolation_type": "linear", "timestep_type": "discrete"}
+_FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0, **_SHIFT}
+_HISTORY = {"solver_order": 2, "lower_order_final": True, "thresholding": False}
+_SOLVER = {**_HISTORY, **_ENDS, "algorithm_type": "dpmsolver++", "solver_type": "midpoint", "euler_at_final": False}
+_LAM = {"use_lu_lambdas": False, "lambda_min_clipped": -np.inf, "variance_type": None}
+_UNIPC = {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None, "shift_terminal": None}
+_EDM = {**_TRAINED, **_ENDS, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "sigma_schedule": "karras"}
+_EDM |= {"rho": 7.0}
+_MATCHED = {"num_train_timesteps": 1000, "shift": 1.0}
+_MATCHED_EULER = {**_MATCHED, **_SHIFT, **_RESPACED, "shift_terminal": None, "invert_sigmas": False}
+
+KINDS = {
+    "DDIMScheduler": Kind({**_INDEX, **_CLIPPED, "set_alpha_to_one": True}, _by_index, _ddim),
+    "DDPMScheduler": Kind({**_INDEX, **_CLIPPED, "variance_type": "fixed_small"}, _ddpm_times, _plain(ddim, 1.0)),
+    "PNDMScheduler": Kind({**_INDEX, "skip_prk_steps": False, "set_alpha_to_one": False}, _by_index, _pndm),
+    "EulerDiscreteScheduler": Kind(_EULER, _by_level(0), _plain(ddim)),
+    "EulerAncestralDiscreteScheduler": Kind({**_SPACED, **_SNR}, _by_level(0), _plain(ddim, 1.0)),
+    "HeunDiscreteScheduler": Kind({**_LATENT, "clip_sample": False}, _by_level(0), _plain(deis, 1, "rhork")),
+    "KDPM2DiscreteScheduler": Kind(_LATENT, _by_level(0), _plain(dpm, 2, "singlestep", lower_order_final="last")),
+    "LMSDiscreteScheduler": Kind(_LEVEL, _by_level(0), _lms),
+    "DPMSolverMultistepScheduler": Kind({**_LEVEL, **_SOLVER, **_LAM, **_FLOW, **_SNR}, _by_level(1), _dpm),
+    "DEISMultistepScheduler": Kind(
+        {**_LEVEL, **_HISTORY, **_FLOW, "algorithm_type": "deis", "solver_type": "logrho"},
+        _by_level(1, "sigma_min"),
+        _deis,
+    ),
+    "UniPCMultistepScheduler": Kind(
+        {**_LEVEL, **_HISTORY, **_UNIPC, **_ENDS, **_FLOW, **_BOUNDS, **_SNR}, _by_level(1, from_one=True), _unipc
+    ),
+    "EDMEulerScheduler": Kind(_EDM, _edm, _plain(ddim)),
+    "EDMDPMSolverMultistepScheduler": Kind({**_EDM, **_SOLVER}, _edm, _dpm),
+    "FlowMatchEulerDiscreteScheduler": Kind({**_MATCHED_EULER, "stochastic_sampling": False}, _matched, _plain(euler)),
+    "FlowMatchHeunDiscreteScheduler": Kind(_MATCHED, _matched, _plain(heun, euler_at_final=True)),
+}
+"""Every class that can be read, by name."""
