@@ -4,7 +4,7 @@ from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
-from odekit.samplers.exact import GaussianMixture, gaussian
+from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
@@ -19,6 +19,7 @@ TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, rf, runge_kutta, sa,
 __all__ = [
     "TABLES",
     "Denoiser",
+    "Empirical",
     "GaussianMixture",
     "adams",
     "budget_orders",
