@@ -1,9 +1,11 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
+from odekit.samplers.ancestral import ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
+from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.pndm import pndm
@@ -13,7 +15,24 @@ from odekit.samplers.singlestep import budget_orders
 from odekit.samplers.stochastic import sa
 from odekit.samplers.unipc import unipc
 
-TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, rf, runge_kutta, sa, unipc)
+TABLES = (
+    adams,
+    ddim,
+    ddpm,
+    deis,
+    dpm,
+    dpmpp,
+    er_sde,
+    euler,
+    euler_maruyama,
+    heun,
+    pndm,
+    reverse_diffusion,
+    rf,
+    runge_kutta,
+    sa,
+    unipc,
+)
 """Every table builder."""
 
 __all__ = [
@@ -24,14 +43,18 @@ __all__ = [
     "adams",
     "budget_orders",
     "ddim",
+    "ddpm",
     "deis",
     "dpm",
     "dpmpp",
+    "er_sde",
     "euler",
+    "euler_maruyama",
     "gaussian",
     "guided",
     "heun",
     "pndm",
+    "reverse_diffusion",
     "rf",
     "runge_kutta",
     "sa",

@@ -53,7 +53,11 @@ def dpm(
 
     Source: Lu et al., DPM-Solver, NeurIPS 2022, section 3 (arXiv 2206.00927).
     """
-    about = {"view": "noise", "name": _named("dpm", order), "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
+    about = {
+        "view": "noise",
+        "name": _named("dpm", order),
+        "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)",
+    }
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
@@ -104,7 +108,11 @@ def dpmpp(
 
     Source: Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095).
     """
-    about = {"view": "data", "name": _named("dpmpp", order), "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
+    about = {
+        "view": "data",
+        "name": _named("dpmpp", order),
+        "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)",
+    }
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 

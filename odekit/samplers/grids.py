@@ -54,7 +54,7 @@ class Grid(NamedTuple):
     def need_descent(self, name: str) -> None:
         """Raise unless the grid runs from noise to data, for builders that add noise because of argument `name`."""
         if not self.traced and self.lam[1] < self.lam[0]:
-            raise ValueError(f"`{name}` adds noise, which needs `ts` from noise to data: reverse it, or set {name}=0.")
+            raise ValueError(f"`ts` runs from data to noise, where `{name}` cannot add any; reverse it.")
 
     def need_data(self) -> None:
         """Raise if the first point has no data in it, for builders in the noise view."""
