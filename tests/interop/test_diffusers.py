@@ -5,7 +5,7 @@ import pytest
 from cases_diffusers import BETAS, golden, noise, start
 from cases_sampling import FM, VE, numpy_view, run_by_hand
 
-from odekit.samplers import adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, sa, unipc
+from odekit.samplers import adams, ddim, ddpm, deis, dpm, dpmpp, euler, heun, pndm, sa, unipc
 from odekit.schedules import from_betas
 
 SCHEDULES = {"vp": from_betas(np.linspace(*np.sqrt(BETAS), 1000) ** 2), "ve": VE, "flow": FM}
@@ -24,7 +24,8 @@ TABLES = {
     "ddim inverse": ddim,
     "ddim eta=0.5": with_options(ddim, 0.5),
     "ddim eta=1.0": with_options(ddim, 1.0),
-    "ddpm fixed_small": with_options(ddim, 1.0),
+    "ddpm fixed_small": ddpm,
+    "ddpm fixed_large": with_options(ddpm, "large"),
     "pndm prk": with_options(pndm, kind="f"),
     "pndm plms": with_options(pndm, kind="plms"),
     "ipndm": pndm,
@@ -35,6 +36,14 @@ TABLES = {
     "unipc bh2 3 zero": with_options(unipc, 3, **lowered),
     "unipc bh2 3 long": with_options(unipc, 3, **lowered),
     "unipc bh2 2 flow": with_options(unipc, 2, **lowered),
+    "euler ancestral": with_options(ddim, 1.0),
+    "k euler_ancestral": ddpm,
+    "k euler_ancestral eta=0.5": with_options(ddim, 0.5),
+    "k dpmpp_2m_sde": with_options(dpmpp, 2, tau=1.0, lower_order_final=False),
+    "k dpmpp_2m_sde heun": with_options(dpmpp, 2, tau=1.0, variant="heun", lower_order_final=False),
+    "k dpmpp_2m_sde eta=0.5": with_options(dpmpp, 2, tau=np.sqrt(0.5), lower_order_final=False),
+    "k dpmpp_3m_sde": with_options(dpmpp, 3, tau=1.0, variant="heun", lower_order_final=False, compat=True),
+    "k dpmpp_3m_sde eta=0": with_options(dpmpp, 3, variant="heun", lower_order_final=False, compat=True),
     "heun": heun,
     "kdpm2": with_options(dpm, 2, "singlestep", lower_order_final="last"),
     "flow heun": heun,
@@ -53,6 +62,11 @@ for algorithm, build in (("dpmsolver++", dpmpp), ("dpmsolver", dpm)):
         TABLES[f"singlestep {algorithm} {order} {variant}"] = lambda s, ts, build=build, order=order, variant=variant: (
             build(s, ts[::order], order, "singlestep", variant=variant, lower_order_final=False)
         )
+for order, variant in ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint")):
+    options = {"variant": variant, "tau": 1.0, **lowered}
+    TABLES[f"sde-dpmsolver++ {order} {variant}"] = with_options(dpmpp, order, **options)
+    if order < 3:
+        TABLES[f"sde-dpmsolver {order} {variant}"] = with_options(dpm, order, **options)
 for order in (1, 2, 3):
     TABLES[f"deis {order}"] = with_options(deis, order - 1, "lam", lower_order_final=True)
 for order in (1, 2, 3, 4):
@@ -72,6 +86,7 @@ for variant in ("bh1", "bh2"):
 
 
 def table_of(name):
+    """The table on the grid of a run, and the schedule of the latter."""
     run = golden()[name]
     schedule, levels = SCHEDULES[run["kind"]], np.array(run["levels"])
     if run["kind"] == "vp":
@@ -79,12 +94,22 @@ def table_of(name):
     return TABLES[name](schedule, levels), schedule
 
 
+def difference(name):
+    """The largest difference of a table's samples from the run's, relative to the largest number there."""
+    (table, schedule), run = table_of(name), golden()[name]
+    z = np.concatenate([noise()[: table.nfe], noise()[-1:]])  # noise before the first evaluation is the last of all
+    got = run_by_hand(table, numpy_view(schedule, table.view), start(run["kind"], run["levels"][0]), z)
+    return np.max(np.abs(got - run["end"])) / np.max(np.abs(run["end"]))
+
+
+IN_SINGLE = ("kdpm2", "kdpm2 ancestral")
+"""Runs whose scheduler computes its stages in single precision, whatever the states are in."""
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_equal_to_the_scheduler(name):
-    (table, schedule), run = table_of(name), golden()[name]
-    got = run_by_hand(table, numpy_view(schedule, table.view), start(run["kind"], run["levels"][0]), noise())
-    assert np.max(np.abs(got - run["end"])) < 1e-11 * np.max(np.abs(run["end"]))
+    assert difference(name) < (1e-7 if name in IN_SINGLE else 1e-13)
 
 
 def test_every_run_is_compared():
-    assert set(TABLES) == set(golden())
+    assert sorted(TABLES) == sorted(name for name in golden() if not name.startswith("checkpoint"))
