@@ -42,7 +42,7 @@ ONLY = {
 
 
 def from_scheduler_config(
-    config: dict | str | Path, n: int, *, mu: float | None = None
+    config: dict | str | Path, n: int, *, start: int = 0, mu: float | None = None
 ) -> tuple[Schedule, str, SamplerTable]:
     """Return schedule, prediction and table of a published checkpoint, as its scheduler would sample it in n steps.
 
@@ -52,6 +52,7 @@ def from_scheduler_config(
     Args:
         config: the dictionary, the file, or the folder that holds it.
         n: number of steps.
+        start: steps to leave out at the noisy end, for editing an image from its noised state.
         mu: shift of the times by image size, for configs with `use_dynamic_shifting`.
 
     Returns:
@@ -59,21 +60,21 @@ def from_scheduler_config(
 
     Raises:
         ValueError: the class is not known, a key is not known to it, or no table expresses a value; nothing is ignored
-            but the keys in `INERT`.
+            but the keys in `scheduler_config.INERT`. `mu` is wanted and missing.
 
     Example:
         >>> config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
         >>> from_scheduler_config(config, 4)[2].t.round(3).tolist()
-        [1.0, 0.858, 0.603, 0.009]
+        [1.0, 0.858, 0.602, 0.009]
 
     Source: the sampler's own, `table.source`.
     """
     kind, settings = read(config)
     schedule, ts = kind.times(settings, n, mu)
-    predicts = settings.get("prediction_type", "flow_prediction")
-    require_one_of("prediction_type", predicts, tuple(PREDICTS))
+    predicts, flow = settings.get("prediction_type", "flow_prediction"), isinstance(schedule, FlowMatching)
+    require_one_of("prediction_type", predicts, [key for key in PREDICTS if flow or key != "flow_prediction"])
     predicts = "data" if isinstance(schedule, EDM) else PREDICTS[predicts]
-    return schedule, predicts, kind.table(settings, schedule, ts)
+    return schedule, predicts, kind.table(settings, schedule, ts[start:])
 
 
 def read(config: dict | str | Path) -> tuple[Kind, dict]:
@@ -124,19 +125,29 @@ def timestepped(fn: Callable, config: dict | str | Path) -> Callable:
         return _Preconditioned(fn, settings["sigma_data"], sign)
     continuous = settings.get("timestep_type") == "continuous" and settings["prediction_type"] == "v_prediction"
     unit = "log" if continuous else "flow" if isinstance(schedule, FlowMatching) else "index"
-    return _Timestepped(fn, schedule, unit, settings["num_train_timesteps"])
+    return Timestepped(fn, schedule, unit, settings["num_train_timesteps"])
 
 
-class _Timestepped(eqx.Module):
+class Timestepped(eqx.Module):
+    """A network that takes the time of training, called with odekit's; and the translation of either into the other."""
+
     fn: Callable
     schedule: Schedule
     unit: str = eqx.field(static=True)
     steps: int = eqx.field(static=True)
 
     def __call__(self, x: PyTree, t: Array, cond: Any) -> PyTree:
+        return self.fn(x, self.timestep(t), cond)
+
+    def timestep(self, t: Any) -> Any:
+        """Return the time of training."""
+        return -self.schedule.lam(t) / 4 if self.unit == "log" else self.steps * t - (self.unit == "index")
+
+    def time(self, timestep: Any) -> Any:
+        """Return odekit's time."""
         if self.unit == "log":
-            return self.fn(x, -self.schedule.lam(t) / 4, cond)
-        return self.fn(x, self.steps * t - (self.unit == "index"), cond)
+            return self.schedule.t_of_lam(-4 * timestep)
+        return (timestep + (self.unit == "index")) / self.steps
 
 
 class _Preconditioned(eqx.Module):
