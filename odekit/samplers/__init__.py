@@ -1,6 +1,6 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
-from odekit.samplers.ancestral import ddpm, euler_maruyama, reverse_diffusion
+from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
@@ -12,11 +12,12 @@ from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
 from odekit.samplers.singlestep import budget_orders
-from odekit.samplers.stochastic import sa
+from odekit.samplers.stochastic import sa, seeds
 from odekit.samplers.unipc import unipc
 
 TABLES = (
     adams,
+    ancestral,
     ddim,
     ddpm,
     deis,
@@ -31,6 +32,7 @@ TABLES = (
     rf,
     runge_kutta,
     sa,
+    seeds,
     unipc,
 )
 """Every table builder."""
@@ -41,6 +43,7 @@ __all__ = [
     "Empirical",
     "GaussianMixture",
     "adams",
+    "ancestral",
     "budget_orders",
     "ddim",
     "ddpm",
@@ -59,6 +62,7 @@ __all__ = [
     "runge_kutta",
     "sa",
     "sample",
+    "seeds",
     "time_grid",
     "unipc",
 ]

@@ -88,8 +88,8 @@ def dpmpp(
         variant: how a multistep step of order 2 weighs its difference: "midpoint" by half the step, as published, or
             "heun" by the exact integral, which is `sa`. In a single step "heun" integrates the
             polynomial through all evaluations, "midpoint" leaves one of them out.
-        tau: () or (N,) amount of noise of each multistep step, or a function of the time at which it ends; 1 is the
-            reverse SDE (SDE-DPM-Solver++, order 2 in law). Elsewhere the square of it is called eta.
+        tau: () or (N,) amount of noise of each step, or a function of the time at which it ends; 1 is the reverse SDE
+            (SDE-DPM-Solver++, order 2 in law; single steps are `seeds`). Elsewhere the square of it is called eta.
         lower_order_final: whether the last steps go down to order 1 again; "last" for the last step alone; None where
             that pays, under 15 steps or where the last step in lam is over twice the one before. Of single steps the
             last alone is lowered, by None where the grid ends without noise.
@@ -138,9 +138,7 @@ def _dpm(
         order = budget_orders(len(ts) - 1, order)
         ts = (ts if isinstance(ts, Tracer) else np.asarray(ts))[np.cumsum([0, *order])]
     if kind != "multistep":
-        if callable(tau) or np.any(tau):
-            raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
-        return singlestep(view, schedule, ts, order, variant, lower, **about)
+        return singlestep(view, schedule, ts, order, variant, lower, tau, **about)
     require_one_of("order", order, (1, 2, 3))
     grid = on_grid(schedule, ts)
     ex = exponential(grid, schedule, tau, view=view)

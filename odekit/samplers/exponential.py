@@ -8,7 +8,7 @@ With `q = 1 + tau**2`, a step of the diffusion (tau the amount of noise, 0 for t
 Predictions are replaced by a polynomial in lam, in rho = exp(-lam) or in time. DPM-Solver, UniPC, SA-Solver and DEIS
 are choices of view, variable, order and tau.
 
-Source: Xue et al., SA-Solver, NeurIPS 2023, eqs. 6-8 (arXiv 2305.14267); Zhang & Chen, DEIS, ICLR 2023, eq. 11.
+Source: Xue et al., SA-Solver, NeurIPS 2023, eqs. 6-8 (arXiv 2309.05019); Zhang & Chen, DEIS, ICLR 2023, eq. 11.
 """
 
 from collections.abc import Callable

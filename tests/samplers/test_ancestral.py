@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from cases_sampling import FM, VE, VP, agrees, law_error, numpy_view, run_by_hand, starts
 
-from odekit.samplers import ddim, ddpm, dpmpp, euler_maruyama, reverse_diffusion, sa, time_grid
+from odekit.samplers import ancestral, ddim, ddpm, dpm, dpmpp, euler_maruyama, reverse_diffusion, sa, time_grid
 
 GRIDS = (("logsnr", 5), ("logsnr", 10), ("logsnr", 20), ("time", 20))
 BUILDERS = {
@@ -19,6 +19,7 @@ LAW = {
     "midpoint": (3.43e-1, 7.94e-2, 1.93e-2, 1.89e-2, 2.00),
 }
 NOISE = np.random.RandomState(2).standard_normal((9, 64, 2))
+Z = np.random.RandomState(6).standard_normal((16, 64, 2))
 
 
 def assert_same(table, x, schedule=VP):
@@ -120,3 +121,47 @@ def test_first_points_without_data(build):
 def test_variances_that_do_not_exist():
     with pytest.raises(ValueError, match="`variance` is 'learned'"):
         ddpm(VP, [1.0, 0.5], "learned")
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+@pytest.mark.parametrize("view", ["data", "noise"])
+def test_published_ancestral_steps(view, eta):
+    """As in k-diffusion, in the noise levels of the variance-exploding path."""
+    level, predict, x = time_grid(VE, 8, "karras", end="zero"), numpy_view(VE, "data"), 80 * starts()
+    for k in range(8):
+        s, t, d = level[k], level[k + 1], predict(x, level[k])
+        up = min(t, eta * np.sqrt(t**2 * (s**2 - t**2) / s**2))
+        down = np.sqrt(t**2 - up**2)
+        if down == 0:
+            x = x + (x - d) / s * (down - s)
+        elif view == "noise":
+            middle = np.exp((np.log(s) + np.log(down)) / 2)
+            u = x + (x - d) / s * (middle - s)
+            x = x + (u - predict(u, middle)) / middle * (down - s)
+        else:
+            h = np.log(s) - np.log(down)
+            middle = np.exp(-(-np.log(s) + h / 2))
+            u = middle / s * x - np.expm1(-h / 2) * d
+            x = down / s * x - np.expm1(-h) * predict(u, middle)
+        x = x + up * Z[2 * k + 1 if k < 7 else 14]
+    table = ancestral(VE, level, view, eta=eta)
+    got = run_by_hand(table, numpy_view(VE, view), 80 * starts(), Z)
+    np.testing.assert_allclose(got, x, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize(("view", "printed"), [("data", (8.49e-2, 3.46e-2)), ("noise", (4.34e-1, 8.25e-2))])
+def test_ancestral_steps_are_second_order_in_law(view, printed):
+    def error(n):
+        return law_error(ancestral(VP, time_grid(VP, n, "logsnr"), view), VP)
+
+    for n, want in zip((5, 10), printed, strict=True):
+        assert agrees(error(n), want), f"{n}: {error(n):.4e}, not {want:.2e}"
+    assert abs(np.log2(error(128) / error(256)) - 2) < 0.15
+
+
+@pytest.mark.parametrize(("view", "build"), [("data", dpmpp), ("noise", dpm)])
+def test_ancestral_steps_without_noise_are_single_steps(view, build):
+    ts = time_grid(VP, 8)
+    ours, theirs = ancestral(VP, ts, view, eta=0.0), build(VP, ts, 2, "singlestep")
+    for name in ("t", "states", "evals"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-12, atol=1e-14)
