@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from odekit.interop.scheduler_config import Timestepped, from_scheduler_config, read, timestepped
+from odekit.interop.scheduler_config import Timestepped, from_scheduler_config, predicted, read, timestepped
 from odekit.loops.table import SamplerTable, TableState
 from odekit.samplers import Denoiser
 
@@ -81,12 +81,11 @@ class FlaxScheduler:
         network = timestepped(_Given, config)
         if not isinstance(network, Timestepped):
             raise ValueError("`config` is of a preconditioned network; use `sample` with `timestepped`.")
-        self._network, (_, settings) = network, read(config)
-        self._n_train = settings["num_train_timesteps"]
+        self._network, self._predicts = network, predicted(read(config)[1], network.schedule)
 
     def create_state(self) -> FlaxSchedulerState:
         """Return the state before `set_timesteps`, for training: all timesteps, from noise to data."""
-        return FlaxSchedulerState(jnp.arange(self._n_train)[::-1], jnp.ones((), self.dtype))
+        return FlaxSchedulerState(jnp.arange(self._network.steps)[::-1], jnp.ones((), self.dtype))
 
     def set_timesteps(
         self, state: FlaxSchedulerState, num_inference_steps: int, shape: tuple = (), *, start: int = 0
@@ -139,14 +138,14 @@ class FlaxScheduler:
         schedule, predicts = self._network.schedule, self._predicts
         model = Denoiser(dataclasses.replace(self._network, fn=_Given(model_output)), schedule, predicts)
         # several rows may have one timestep: the first of them that is not done yet
-        away = jnp.abs(state.timesteps - jnp.asarray(timestep, state.timesteps.dtype))
-        done = jnp.arange(away.size) < state.row
-        k = jnp.argmin(jnp.where(done, jnp.asarray(jnp.inf, jnp.float32), away.astype(jnp.float32))).astype(jnp.int32)
+        away = jnp.abs((state.timesteps - jnp.asarray(timestep, state.timesteps.dtype)).astype(jnp.float32))
+        done = jnp.arange(away.size, dtype=jnp.int32) < state.row
+        k = jnp.argmin(jnp.where(done, jnp.float32(jnp.inf), away)).astype(jnp.int32)
         memory = state.table.init(sample) if state.memory is None else state.memory
-        slots = tuple(jnp.where(state.row == 0, sample, slot) for slot in memory.slots[1:])
+        slots = tuple(jnp.where(state.row == jnp.int32(0), sample, slot) for slot in memory.slots[1:])
         memory = state.table.step(model, k, TableState((sample, *slots), memory.ring), key)
         kept = None if state.memory is None else memory
-        return FlaxSchedulerOutput(memory.slots[0], dataclasses.replace(state, row=k + 1, memory=kept))
+        return FlaxSchedulerOutput(memory.slots[0], dataclasses.replace(state, row=k + jnp.int32(1), memory=kept))
 
     def add_noise(self, state: FlaxSchedulerState, original_samples: Array, noise: Array, timesteps: Array) -> Array:
         """Return the data with noise of the level of `timesteps`, () or (batch,)."""

@@ -71,10 +71,14 @@ def from_scheduler_config(
     """
     kind, settings = read(config)
     schedule, ts = kind.times(settings, n, mu)
+    return schedule, predicted(settings, schedule), kind.table(settings, schedule, ts[start:])
+
+
+def predicted(settings: dict, schedule: Schedule) -> str:
+    """Return what the network predicts, in the words of `Denoiser`."""
     predicts, flow = settings.get("prediction_type", "flow_prediction"), isinstance(schedule, FlowMatching)
     require_one_of("prediction_type", predicts, [key for key in PREDICTS if flow or key != "flow_prediction"])
-    predicts = "data" if isinstance(schedule, EDM) else PREDICTS[predicts]
-    return schedule, predicts, kind.table(settings, schedule, ts[start:])
+    return "data" if isinstance(schedule, EDM) else PREDICTS[predicts]
 
 
 def read(config: dict | str | Path) -> tuple[Kind, dict]:
@@ -141,13 +145,17 @@ class Timestepped(eqx.Module):
 
     def timestep(self, t: Any) -> Any:
         """Return the time of training."""
-        return -self.schedule.lam(t) / 4 if self.unit == "log" else self.steps * t - (self.unit == "index")
+        return -self.schedule.lam(t) / 4 if self.unit == "log" else self.steps * t - self._first
 
     def time(self, timestep: Any) -> Any:
         """Return odekit's time."""
         if self.unit == "log":
             return self.schedule.t_of_lam(-4 * timestep)
-        return (timestep + (self.unit == "index")) / self.steps
+        return (timestep + self._first) / self.steps
+
+    @property
+    def _first(self) -> float:
+        return 1.0 if self.unit == "index" else 0.0  # training steps are counted from 0, times from no noise at all
 
 
 class _Preconditioned(eqx.Module):

@@ -69,6 +69,16 @@ def predict(kind, predicts, x, level):
     ]
 
 
+def on_one_path(i, start, end):
+    """The noise after evaluation i, which at odd i is that of a whole step from `start` to `end` of which noise i - 1
+    was the first half; both libraries draw it from a path in sigma, here it is that of the exact SDE."""
+    z = torch.tensor(noise())
+    if i % 2 == 0:
+        return z[i]
+    part = (end / start) / (1 + end / start)
+    return part**0.5 * z[i - 1] + (1 - part) ** 0.5 * z[i]
+
+
 KINDS = {"EDM": "edm", "Flow": "flow", "DDIM": "ddpm", "DDPM": "ddpm", "PNDM": "ddpm"}
 
 
@@ -118,7 +128,7 @@ def run(name, n, kind, config, *, sigmas=None, mu=None, kwargs=None, predicts=No
         family = {"ddpm": "vp", "edm": "ve"}.get(kind, kind)
         x, now = torch.tensor(start(family, float(grid[0]))), []
         importlib.import_module(type(scheduler).__module__).randn_tensor = lambda *args, **kwargs: now[0]
-        scheduler.noise_sampler = lambda *args: now[0]
+        scheduler.noise_sampler = lambda *ends: on_one_path(i, *ends)
         scheduler.is_scale_input_called = True
         predicts = predicts or config.get("prediction_type", "flow_prediction" if kind == "flow" else "epsilon")
         for i, t in enumerate(scheduler.timesteps):
@@ -211,10 +221,10 @@ def singlestep_and_kin():
     yield "unipc bh2 3 long", run(unipc, 16, "vp", {**end, "solver_order": 3})
     flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
     yield "unipc bh2 2 flow", run(unipc, 10, "flow", flow)
-    for predictor, corrector, tau in ((1, 2, 0.0), (2, 2, 1.0), (3, 3, 0.0), (3, 4, 1.0)):
+    for predictor, corrector, tau in ((1, 2, 0), (2, 2, 1), (3, 3, 0), (3, 4, 1)):
         config = {**SD, "predictor_order": predictor, "corrector_order": corrector}
-        constant = {"tau_func": lambda t, tau=tau: tau}
-        yield f"sa {predictor} {corrector} tau={tau}", run("SASolverScheduler", 10, "vp", config, kwargs=constant)
+        own = {} if tau else {"tau_func": lambda t: 0.0}  # by default 1 between training steps 200 and 800
+        yield f"sa {predictor} {corrector} tau={tau}", run("SASolverScheduler", 10, "vp", config, kwargs=own)
 
 
 def in_sigma():
@@ -263,7 +273,9 @@ def k_diffusion(path):
                 return torch.tensor(noise()[len(calls) - 1])
 
             torch.randn_like = draw
-            if "noise_sampler" in inspect.signature(getattr(sampling, name)).parameters:
+            if name == "sample_dpmpp_sde":
+                options["noise_sampler"] = lambda *ends: on_one_path(len(calls) - 1, *ends)
+            elif "noise_sampler" in inspect.signature(getattr(sampling, name)).parameters:
                 options["noise_sampler"] = draw
             x = getattr(sampling, name)(model, torch.tensor(start("ve", 20.0)), sigmas, **options)
         return entry("ve", sigmas.tolist(), x)

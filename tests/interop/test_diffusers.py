@@ -1,11 +1,14 @@
 """Tables against the schedulers of diffusers and the functions of k-diffusion, on their grids and with their noise."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases_diffusers import BETAS, golden, noise, start
 from cases_sampling import FM, VE, numpy_view, run_by_hand
 
-from odekit.samplers import adams, ddim, ddpm, deis, dpm, dpmpp, euler, heun, pndm, sa, unipc
+from odekit.samplers import adams, ancestral, ddim, ddpm, deis, dpm, dpmpp, euler, heun, pndm, sa, seeds, unipc
 from odekit.schedules import from_betas
 
 SCHEDULES = {"vp": from_betas(np.linspace(*np.sqrt(BETAS), 1000) ** 2), "ve": VE, "flow": FM}
@@ -16,6 +19,34 @@ def with_options(build, *args, **options):
 
 
 lowered = {"lower_order_final": True, "compat": True}
+
+
+def midpoint_stage(build):
+    """A step of order 3 as in diffusers, where the second stage too is by the midpoint rule; in the paper it is by the
+    exact integral of the line through both evaluations."""
+
+    def table(schedule, ts):
+        exact = build(schedule, ts[::3], 3, "singlestep", lower_order_final=False)
+        evals = np.array(exact.evals)
+        for k in range(1, len(evals), 3):
+            evals[k, 0] = np.sum(evals[k, 0]) * (np.arange(3) == k % 3)
+        return dataclasses.replace(exact, evals=jnp.asarray(evals))
+
+    return table
+
+
+def wrong_half(schedule, ts):
+    """SDE-DPM-Solver++ 3M as in diffusers, whose weight of the second difference has -1/2 where +1/2 is right (and is
+    in k-diffusion): it does not vanish with the step."""
+    table = dpmpp(schedule, ts, 3, tau=1.0, **lowered)
+    evals, steps, alpha = np.array(table.evals), np.diff(schedule.lam(ts)), schedule.alpha(ts)
+    for k in range(2, table.nfe - 2):
+        r0, r1 = steps[k - 1] / steps[k], steps[k - 2] / steps[k]
+        difference = np.array([1 / r0, -1 / r0 - 1 / r1, 1 / r1]) / (r0 + r1)
+        evals[k, 0, (k - np.arange(3)) % 3] -= alpha[k + 1] * difference
+    return dataclasses.replace(table, evals=jnp.asarray(evals))
+
+
 TABLES = {
     "ddim sd": ddim,
     "ddim trailing": ddim,
@@ -44,6 +75,11 @@ TABLES = {
     "k dpmpp_2m_sde eta=0.5": with_options(dpmpp, 2, tau=np.sqrt(0.5), lower_order_final=False),
     "k dpmpp_3m_sde": with_options(dpmpp, 3, tau=1.0, variant="heun", lower_order_final=False, compat=True),
     "k dpmpp_3m_sde eta=0": with_options(dpmpp, 3, variant="heun", lower_order_final=False, compat=True),
+    "kdpm2 ancestral": with_options(ancestral, "noise"),
+    "k dpm_2_ancestral": with_options(ancestral, "noise"),
+    "k dpmpp_2s_ancestral": ancestral,
+    "dpm sde": seeds,
+    "k dpmpp_sde": seeds,
     "heun": heun,
     "kdpm2": with_options(dpm, 2, "singlestep", lower_order_final="last"),
     "flow heun": heun,
@@ -57,22 +93,25 @@ for algorithm, build in (("dpmsolver++", dpmpp), ("dpmsolver", dpm)):
         for lower in (True, False)[: 1 + (order > 1)]:
             options = {"variant": variant, "lower_order_final": lower, "compat": True}
             TABLES[f"{algorithm} {order} {variant} lower={lower}"] = with_options(build, order, **options)
-    for order, variant in ((2, "midpoint"), (2, "heun"), (3, "midpoint"), (3, "heun")):
+    TABLES[f"singlestep {algorithm} 3 midpoint"] = midpoint_stage(build)
+    for order, variant in ((2, "midpoint"), (2, "heun"), (3, "heun")):
         # the scheduler's grid holds the stages; the table wants the ends of steps
         TABLES[f"singlestep {algorithm} {order} {variant}"] = lambda s, ts, build=build, order=order, variant=variant: (
             build(s, ts[::order], order, "singlestep", variant=variant, lower_order_final=False)
         )
-for order, variant in ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint")):
-    options = {"variant": variant, "tau": 1.0, **lowered}
-    TABLES[f"sde-dpmsolver++ {order} {variant}"] = with_options(dpmpp, order, **options)
-    if order < 3:
-        TABLES[f"sde-dpmsolver {order} {variant}"] = with_options(dpm, order, **options)
+for order, variant in ((1, "midpoint"), (2, "midpoint"), (2, "heun")):
+    for name, build in (("sde-dpmsolver++", dpmpp), ("sde-dpmsolver", dpm)):
+        TABLES[f"{name} {order} {variant}"] = with_options(build, order, variant=variant, tau=1.0, **lowered)
+TABLES["sde-dpmsolver++ 3 midpoint"] = wrong_half
 for order in (1, 2, 3):
     TABLES[f"deis {order}"] = with_options(deis, order - 1, "lam", lower_order_final=True)
 for order in (1, 2, 3, 4):
     TABLES[f"lms {order}"] = with_options(adams, order)
 for order in (2, 3):
     TABLES[f"dpmsolver++ {order} flow"] = TABLES[f"edm dpmsolver++ {order}"] = with_options(dpmpp, order, **lowered)
+for order, corrector, tau in ((1, 2, 0), (2, 2, 1), (3, 3, 0), (3, 4, 1)):
+    taus = tau * np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 0])  # training steps 200 to 800
+    TABLES[f"sa {order} {corrector} tau={tau}"] = with_options(sa, order, corrector=corrector, tau=taus, **lowered)
 for sigmas in ("karras_sigmas", "lu_lambdas", "exponential_sigmas", "beta_sigmas"):
     TABLES[f"dpmsolver++ 2 {sigmas}"] = with_options(dpmpp, 2, **lowered)
 for name in ("euler linspace", "euler leading", "euler trailing", "euler karras", "euler v", "edm euler", "flow euler"):
