@@ -101,11 +101,12 @@ class FlaxScheduler:
         Raises:
             ValueError: the sampler has a memory, and no shape was given.
         """
-        *_, table = from_scheduler_config(self.config, num_inference_steps, start=start, mu=self.mu)
+        with jax.ensure_compile_time_eval():  # inside a compiled function too
+            *_, table = from_scheduler_config(self.config, num_inference_steps, start=start, mu=self.mu)
+            times = np.asarray(self._network.timestep(np.asarray(table.t)))
         with_memory = table.evals.shape[1:] != (1, 1)
         if with_memory and not shape:
             raise ValueError(f"`shape` is (), but {table.name} remembers predictions; pass shape=latents.shape.")
-        times = np.asarray(self._network.timestep(np.asarray(table.t)))
         whole = np.round(times)
         times = whole.astype(np.int32) if np.max(np.abs(times - whole)) < 1e-6 else times.astype(np.float32)
         memory = table.init(jnp.zeros(shape, self.dtype)) if with_memory else None

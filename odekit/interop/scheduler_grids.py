@@ -67,7 +67,7 @@ def level_times(settings: dict, schedule: Schedule, n: int, spare: int, final: s
     whole = (levels == chosen) & (index == np.round(index))
     ts = np.where(whole, (index + 1) / total, schedule.t_of_lam(-np.log(levels)))
     require_one_of("final_sigmas_type", final, ("zero", "sigma_min"))
-    if final == "sigma_min" and levels[-1] <= every[0]:
+    if final == "sigma_min" and levels[-1] < every[0] * (1 + 1e-9):
         raise ValueError("`config` ends with a step of length zero; set final_sigmas_type='zero', or another spacing.")
     return np.append(ts, 0.0 if final == "zero" else 1 / total)
 

@@ -1,6 +1,9 @@
 """Tables against the schedulers of diffusers and the functions of k-diffusion, on their grids and with their noise."""
 
 import dataclasses
+import functools
+import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +11,11 @@ import pytest
 from cases_diffusers import BETAS, golden, noise, start
 from cases_sampling import FM, VE, numpy_view, run_by_hand
 
+from odekit.interop import kdiffusion
 from odekit.samplers import adams, ancestral, ddim, ddpm, deis, dpm, dpmpp, euler, heun, pndm, sa, seeds, unipc
 from odekit.schedules import from_betas
 
+DOCS = Path(__file__).parents[2] / "docs"
 SCHEDULES = {"vp": from_betas(np.linspace(*np.sqrt(BETAS), 1000) ** 2), "ve": VE, "flow": FM}
 
 
@@ -68,25 +73,11 @@ TABLES = {
     "unipc bh2 3 long": with_options(unipc, 3, **lowered),
     "unipc bh2 2 flow": with_options(unipc, 2, **lowered),
     "euler ancestral": with_options(ddim, 1.0),
-    "k euler_ancestral": ddpm,
-    "k euler_ancestral eta=0.5": with_options(ddim, 0.5),
-    "k dpmpp_2m_sde": with_options(dpmpp, 2, tau=1.0, lower_order_final=False),
-    "k dpmpp_2m_sde heun": with_options(dpmpp, 2, tau=1.0, variant="heun", lower_order_final=False),
-    "k dpmpp_2m_sde eta=0.5": with_options(dpmpp, 2, tau=np.sqrt(0.5), lower_order_final=False),
-    "k dpmpp_3m_sde": with_options(dpmpp, 3, tau=1.0, variant="heun", lower_order_final=False, compat=True),
-    "k dpmpp_3m_sde eta=0": with_options(dpmpp, 3, variant="heun", lower_order_final=False, compat=True),
     "kdpm2 ancestral": with_options(ancestral, "noise"),
-    "k dpm_2_ancestral": with_options(ancestral, "noise"),
-    "k dpmpp_2s_ancestral": ancestral,
     "dpm sde": seeds,
-    "k dpmpp_sde": seeds,
     "heun": heun,
     "kdpm2": with_options(dpm, 2, "singlestep", lower_order_final="last"),
     "flow heun": heun,
-    "k heun": heun,
-    "k dpm_2": with_options(dpm, 2, "singlestep", lower_order_final="last"),
-    "k lms": with_options(adams, 4),
-    "k dpmpp_2m": with_options(dpmpp, 2, lower_order_final=False),
 }
 for algorithm, build in (("dpmsolver++", dpmpp), ("dpmsolver", dpm)):
     for order, variant in ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint")):
@@ -116,12 +107,19 @@ for sigmas in ("karras_sigmas", "lu_lambdas", "exponential_sigmas", "beta_sigmas
     TABLES[f"dpmsolver++ 2 {sigmas}"] = with_options(dpmpp, 2, **lowered)
 for name in ("euler linspace", "euler leading", "euler trailing", "euler karras", "euler v", "edm euler", "flow euler"):
     TABLES[name] = euler
-TABLES["k euler"] = euler
 for variant in ("bh1", "bh2"):
     for order in (1, 2, 3):
         for view in ("data", "noise"):
             TABLES[f"unipc {variant} {order} {view}"] = with_options(unipc, order, variant=variant, view=view, **lowered)
     TABLES[f"unip {variant} 2"] = with_options(unipc, 2, variant=variant, corrector=False, **lowered)
+
+
+for name, build in kdiffusion.TABLES.items():
+    TABLES[f"k {name}"] = build
+TABLES["k euler_ancestral eta=0.5"] = with_options(kdiffusion.TABLES["euler_ancestral"], eta=0.5)
+TABLES["k dpmpp_2m_sde heun"] = with_options(kdiffusion.TABLES["dpmpp_2m_sde"], solver_type="heun")
+TABLES["k dpmpp_2m_sde eta=0.5"] = with_options(kdiffusion.TABLES["dpmpp_2m_sde"], eta=0.5)
+TABLES["k dpmpp_3m_sde eta=0"] = with_options(kdiffusion.TABLES["dpmpp_3m_sde"], eta=0.0)
 
 
 def table_of(name):
@@ -133,6 +131,7 @@ def table_of(name):
     return TABLES[name](schedule, levels), schedule
 
 
+@functools.cache
 def difference(name):
     """The largest difference of a table's samples from the run's, relative to the largest number there."""
     (table, schedule), run = table_of(name), golden()[name]
@@ -152,3 +151,84 @@ def test_equal_to_the_scheduler(name):
 
 def test_every_run_is_compared():
     assert sorted(TABLES) == sorted(name for name in golden() if not name.startswith("checkpoint"))
+
+
+ROWS = {  # page: (theirs, ours, the runs that show it)
+    "coming_from_diffusers.md": [
+        ("`DDIMScheduler`, `step(eta=)`", "`ddim(schedule, ts, eta)`", "ddim [^i]"),
+        ("`DDIMInverseScheduler`", "`ddim(schedule, ts[::-1])`", "ddim i"),
+        ('`DDPMScheduler(variance_type="fixed_small")`, `"fixed_large"`', '`ddpm(schedule, ts, "small")`, `"large"`', "ddpm"),
+        ("`PNDMScheduler(skip_prk_steps=True)`, `False`", '`pndm(schedule, ts, kind="plms")`, `"f"`', "pndm"),
+        ("`IPNDMScheduler`", "`pndm(schedule, ts)`", "ipndm"),
+        (
+            '`DPMSolverMultistepScheduler("dpmsolver++")`, order 1 to 3',
+            "`dpmpp(schedule, ts, order, variant=, compat=True)`",
+            r"dpmsolver\+\+ . [^fi]",
+        ),
+        ('`"dpmsolver"`', "`dpm(schedule, ts, order, variant=, compat=True)`", "dpmsolver . "),
+        (
+            '`"sde-dpmsolver++"`, `"sde-dpmsolver"`, order 1 and 2',
+            "`dpmpp(..., tau=1)`, `dpm(..., tau=1)`",
+            r"sde-dpmsolver(\+\+)? [12]",
+        ),
+        ("`DPMSolverMultistepInverseScheduler`", "`dpmpp(schedule, ts[::-1])`", r"dpmsolver\+\+ . i"),
+        (
+            "`DPMSolverSinglestepScheduler`, on a grid uniform in lam",
+            '`dpmpp(schedule, ts[::order], order, "singlestep")`, `dpm`',
+            r"singlestep .*(2|heun)",
+        ),
+        ("`DEISMultistepScheduler`", '`deis(schedule, ts, order - 1, "lam")`', "deis"),
+        (
+            '`UniPCMultistepScheduler("bh1")`, `"bh2"`, order 1 to 3',
+            "`unipc(schedule, ts, order, variant=, view=, corrector=, compat=True)`",
+            "unipc? ... . ?[^f]*$",
+        ),
+        ("`SASolverScheduler`", "`sa(schedule, ts, order, corrector=, tau=, compat=True)`", "sa "),
+        ("`EulerDiscreteScheduler`, `EDMEulerScheduler`", "`euler(EDM(), sigmas)`, `ddim(schedule, ts)`", "(edm )?euler [^a]?"),
+        ("`EulerAncestralDiscreteScheduler`", "`ddim(schedule, ts, 1.0)`", "euler ancestral"),
+        ("`HeunDiscreteScheduler`", '`heun(EDM(), sigmas)`, `deis(schedule, ts, 1, "rhork")`', "heun"),
+        ("`KDPM2DiscreteScheduler`", '`dpm(schedule, ts, 2, "singlestep")`', "kdpm2$"),
+        ("`KDPM2AncestralDiscreteScheduler`", '`ancestral(schedule, ts, "noise")`', "kdpm2 a"),
+        ("`LMSDiscreteScheduler`", "`adams(EDM(), sigmas, order)`", "lms"),
+        ("`DPMSolverSDEScheduler`", "`seeds(schedule, ts)`", "dpm sde"),
+        ("`EDMDPMSolverMultistepScheduler`", "`dpmpp(EDM(), sigmas, order, compat=True)`", "edm dpm"),
+        ("`FlowMatchEulerDiscreteScheduler`", "`euler(FlowMatching(), ts)`", "flow euler"),
+        ("`FlowMatchHeunDiscreteScheduler`", "`heun(FlowMatching(), ts)`", "flow heun"),
+        (
+            "multistep schedulers with `use_flow_sigmas=True`",
+            "`dpmpp(FlowMatching(), ts, order)`, `unipc(FlowMatching(), ts, order)`",
+            ".* flow$",
+        ),
+    ],
+    "coming_from_kdiffusion.md": [
+        ("`sample_euler`", "`euler(EDM(), sigmas)`", "k euler$"),
+        ("`sample_euler_ancestral`", "`ddim(EDM(), sigmas, eta)`", "k euler_a"),
+        ("`sample_heun`", "`heun(EDM(), sigmas)`", "k heun$"),
+        ("`sample_lms`", "`adams(EDM(), sigmas, order)`", "k lms"),
+        ("`sample_dpm_2`", '`dpm(EDM(), sigmas, 2, "singlestep")`', "k dpm_2$"),
+        ("`sample_dpm_2_ancestral`", '`ancestral(EDM(), sigmas, "noise")`', "k dpm_2_a"),
+        ("`sample_dpmpp_2s_ancestral`", "`ancestral(EDM(), sigmas)`", "k dpmpp_2s"),
+        ("`sample_dpmpp_sde`", "`seeds(EDM(), sigmas, tau=)`", "k dpmpp_sde"),
+        ("`sample_dpmpp_2m`", "`dpmpp(EDM(), sigmas, lower_order_final=False)`", "k dpmpp_2m$"),
+        ("`sample_dpmpp_2m_sde`", "`dpmpp(EDM(), sigmas, tau=, variant=, lower_order_final=False)`", "k dpmpp_2m_sde"),
+        (
+            "`sample_dpmpp_3m_sde`",
+            "`dpmpp(EDM(), sigmas, 3, tau=, lower_order_final=False, compat=True)`",
+            "k dpmpp_3m_sde",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("page", ROWS)
+def test_the_table_in_the_docs_is_what_was_measured(page):
+    """The lines to put there are what the failure prints."""
+    lines = [f"| {page[12:-3].replace('kd', 'k-d')} | odekit | difference |", "|---|---|---|"]
+    for theirs, ours, pattern in ROWS[page]:
+        runs = [name for name in TABLES if re.match(pattern, name)]
+        assert runs, pattern
+        worst = 10.0 ** np.ceil(np.log10(max(1e-13, *map(difference, runs))))
+        lines.append(f"| {theirs} | {ours} | {worst:.0e} |")
+    text = (DOCS / page).read_text()
+    shown = text[text.index("<!-- equivalences -->") : text.index("<!-- end -->")].split("\n\n")[1]
+    assert shown.splitlines() == lines, "\n".join(lines)
