@@ -5,6 +5,7 @@ from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.dpm import dpm, dpmpp
+from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
@@ -23,11 +24,13 @@ TABLES = (
     deis,
     dpm,
     dpmpp,
+    edm,
     er_sde,
     euler,
     euler_maruyama,
     heun,
     pndm,
+    restart,
     reverse_diffusion,
     rf,
     runge_kutta,
@@ -50,6 +53,7 @@ __all__ = [
     "deis",
     "dpm",
     "dpmpp",
+    "edm",
     "er_sde",
     "euler",
     "euler_maruyama",
@@ -57,6 +61,7 @@ __all__ = [
     "guided",
     "heun",
     "pndm",
+    "restart",
     "reverse_diffusion",
     "rf",
     "runge_kutta",

@@ -53,11 +53,7 @@ def dpm(
 
     Source: Lu et al., DPM-Solver, NeurIPS 2022, section 3 (arXiv 2206.00927).
     """
-    about = {
-        "view": "noise",
-        "name": _named("dpm", order),
-        "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)",
-    }
+    about = {"view": "noise", "name": "dpm", "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
@@ -88,8 +84,8 @@ def dpmpp(
         variant: how a multistep step of order 2 weighs its difference: "midpoint" by half the step, as published, or
             "heun" by the exact integral, which is `sa`. In a single step "heun" integrates the
             polynomial through all evaluations, "midpoint" leaves one of them out.
-        tau: () or (N,) amount of noise of each step, or a function of the time at which it ends; 1 is the reverse SDE
-            (SDE-DPM-Solver++, order 2 in law; single steps are `seeds`). Elsewhere the square of it is called eta.
+        tau: () or (N,) amount of noise of each multistep step, or a function of the time at which it ends; 1 is the
+            reverse SDE (SDE-DPM-Solver++, order 2 in law). Elsewhere the square of it is called eta.
         lower_order_final: whether the last steps go down to order 1 again; "last" for the last step alone; None where
             that pays, under 15 steps or where the last step in lam is over twice the one before. Of single steps the
             last alone is lowered, by None where the grid ends without noise.
@@ -108,40 +104,24 @@ def dpmpp(
 
     Source: Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095).
     """
-    about = {
-        "view": "data",
-        "name": _named("dpmpp", order),
-        "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)",
-    }
+    about = {"view": "data", "name": "dpmpp", "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
-def _named(name: str, order: Any) -> str:
-    return f"{name}{order}" if isinstance(order, int) else name
-
-
 def _dpm(
-    schedule: Schedule,
-    ts: Any,
-    order: Any,
-    kind: str,
-    variant: str,
-    tau: Any,
-    lower: Any,
-    compat: bool,
-    view: str,
-    **about: str,
+    schedule: Schedule, ts: Any, order: Any, kind: str, variant: str, tau: Any, lower: Any, compat: bool, **about: Any
 ) -> SamplerTable:
+    about["name"] += str(order) if isinstance(order, int) else ""
     require_one_of("kind", kind, ("multistep", "singlestep", "fast"))
     require_one_of("variant", variant, ("midpoint", "heun"))
     if kind == "fast":
         order = budget_orders(len(ts) - 1, order)
         ts = (ts if isinstance(ts, Tracer) else np.asarray(ts))[np.cumsum([0, *order])]
     if kind != "multistep":
-        return singlestep(view, schedule, ts, order, variant, lower, tau, **about)
+        return singlestep(order, schedule, ts, variant, lower, tau, **about)
     require_one_of("order", order, (1, 2, 3))
     grid = on_grid(schedule, ts)
-    ex = exponential(grid, schedule, tau, view=view)
+    ex = exponential(grid, schedule, tau, view=about["view"])
 
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
@@ -151,4 +131,4 @@ def _dpm(
 
     published = ex._replace(moments=moments)
     ages = weights_by_age(grid, step_orders(grid, order, lower), published.predict, order)
-    return multistep(grid, ex.keep, ages, ex.noise, view=view, **about)
+    return multistep(grid, ex.keep, ages, ex.noise, **about)

@@ -57,7 +57,7 @@ class Exponential(NamedTuple):
         first, newest, *older = polynomial_weights(offsets, self.moments(start, nodes))
         return [newest, first, *older]
 
-    def corrections(self, nodes: int, lower_order_final: bool | None) -> np.ndarray:
+    def corrections(self, nodes: int, lower_order_final: bool | str | None) -> np.ndarray:
         """Return how many evaluations, at most `nodes`, correct the state at the start of each row."""
         fixes = np.append(0, np.minimum(nodes, step_orders(self.grid, 4, lower_order_final)[:-1] + 1))
         if self.grid.starts_at_zero and self.grid.n > 1:

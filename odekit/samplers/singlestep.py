@@ -56,29 +56,21 @@ def budget_orders(nfe: int, order: int = 3) -> tuple[int, ...]:
 
 
 def singlestep(
-    view: str,
-    schedule: Schedule,
-    ts: Any,
-    orders: int | tuple[int, ...],
-    variant: str,
-    lower_order_final: bool | str | None,
-    tau: Any = 0.0,
-    **about: str,
+    orders: Any, schedule: Schedule, ts: Any, variant: str, lower_order_final: Any, tau: Any, **about: Any
 ) -> SamplerTable:
-    """Return the single-step table of `dpm` (view "noise") or `dpmpp` (view "data").
+    """Return the single-step table of `dpm` or `dpmpp`.
 
     With noise these are the SEEDS methods: all stages of a step lie on one path of it.
 
     Args:
-        view: "noise" or "data".
+        orders: 1, 2 or 3, or a tuple of one for each step; also the evaluations that it costs.
         schedule: the noise schedule.
         ts: (N+1,) times.
-        orders: 1, 2 or 3, or one of these for each step; also the evaluations that it costs.
         variant: "midpoint" or "heun", the interpolants as published or of all evaluations.
         lower_order_final: whether the last step is of order 1; None where the grid ends without noise. There, and at a
             start without data, lam is infinite and no other order exists.
         tau: amount of noise, as for `dpmpp`.
-        about: name and source of the table.
+        about: view, name and source of the table.
 
     Raises:
         ValueError: there is not one order of 1, 2 or 3 for each step.
@@ -94,25 +86,25 @@ def singlestep(
     if grid.starts_at_zero:
         counts[0] = 1
     tau = amounts(grid, tau)
-    ex = exponential(grid, schedule, tau, view=view)
+    ex = exponential(grid, schedule, tau, view=about["view"])
 
     def stages(steps: np.ndarray, count: int) -> list[Stage]:
         rows, table = steps, _STEPS[count, variant]
         start, dlam = grid.lam[steps], grid.lam[steps + 1] - grid.lam[steps]
         out, t, spread = [], grid.ts[steps], 0.0  # variance of the noise so far, as the anchor would have it
         for position, nodes in table:
-            part = ex if position == 1 else _part(schedule, ex, steps, start + position * dlam, tau, view)
+            part = ex if position == 1 else _part(schedule, ex, steps, start + position * dlam, tau, about["view"])
             rows = steps if position == 1 else 2 * np.arange(len(steps))
             offsets = [0 if j == 0 else table[j - 1][0] * dlam for j in nodes]
             found = dict(zip(nodes, polynomial_weights(offsets, part.moments(rows, len(nodes))), strict=True))
             weights = [found.get(j, grid.xp.zeros_like(t)) for j in range(len(out) + 1)]
-            keep, noise = part.keep[rows], None if ex.noise is None else _increment(ex.grid.xp, part, rows, spread)
+            keep, noise = part.keep[rows], None if ex.noise is None else _increment(grid.xp, part, rows, spread)
             out.append(Stage(t, keep, weights, noise))
             t = part.grid.ts[rows + 1]
             spread = 0.0 if noise is None or position == 1 else spread + (noise / keep) ** 2
         return out
 
-    return staged(grid, counts, stages, view=view, **about)
+    return staged(grid, counts, stages, **about)
 
 
 def _increment(xp: Any, part: Exponential, rows: np.ndarray, spread: Any) -> Any:

@@ -60,10 +60,11 @@ def sa(
     if corrector not in (None, 2, 3, 4):
         raise ValueError(f"`corrector` is {corrector!r}; it must be None, 2, 3 or 4.")
     grid = on_grid(schedule, ts)
+    tau = amounts(grid, tau)
     if compat:
-        lower_order_final, tau = True, amounts(grid, tau) * (np.arange(grid.n) < grid.n - 1)
+        lower_order_final, tau = True, grid.xp.where(np.arange(grid.n) < grid.n - 1, tau, 0.0)
     ex, orders = exponential(grid, schedule, tau), step_orders(grid, order, lower_order_final)
-    ex = _few_steps(ex, amounts(grid, tau)) if compat else ex
+    ex = _few_steps(ex, tau) if compat else ex
     about = {"view": "data", "name": f"sa{order}", "source": _SOURCE}
     depth = max(order, corrector or 0)
     ages = weights_by_age(grid, orders, ex.predict, depth)
@@ -125,5 +126,5 @@ def seeds(
     Source: Gonzalez et al., SEEDS, NeurIPS 2023, algorithms 1-4 (arXiv 2305.14267).
     """
     require_one_of("view", view, ("data", "noise"))
-    about = {"name": f"seeds{order}", "source": "Gonzalez et al., SEEDS, NeurIPS 2023 (arXiv 2305.14267)"}
-    return singlestep(view, schedule, ts, order, "midpoint", lower_order_final, tau, **about)
+    about = {"view": view, "name": f"seeds{order}", "source": "Gonzalez et al., SEEDS, NeurIPS 2023 (arXiv 2305.14267)"}
+    return singlestep(order, schedule, ts, "midpoint", lower_order_final, tau, **about)

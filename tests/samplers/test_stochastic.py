@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from cases_sampling import FM, VE, VP, agrees, flow_error, law_error, numpy_view, run_by_hand, starts
 
-from odekit.samplers import ddim, sa, time_grid, unipc as unipc_table
+from odekit.samplers import ddim, sa, time_grid
+from odekit.samplers import unipc as unipc_table
 
 GRIDS = (("logsnr", 5), ("logsnr", 10), ("logsnr", 20), ("time", 20))
 # (order, corrector, tau, tau of the last step): distance in law from Gaussian data on GRIDS
