@@ -206,6 +206,10 @@ CHANGED = {
     "Heun": {**_BETAS, "_class_name": "HeunDiscreteScheduler", "use_exponential_sigmas": True},
     "KDPM2": {**_BETAS, "_class_name": "KDPM2DiscreteScheduler", "use_karras_sigmas": True},
     "LMS": {**_BETAS, "_class_name": "LMSDiscreteScheduler"},
+    "DDPM, large variance": {**PUBLISHED["DiT"], "_class_name": "DDPMScheduler", "variance_type": "fixed_large"},
+    "KDPM2 ancestral": {**_BETAS, "_class_name": "KDPM2AncestralDiscreteScheduler", "use_karras_sigmas": True},
+    "DPM++ SDE Karras": {**_BETAS, "_class_name": "DPMSolverSDEScheduler", "use_karras_sigmas": True},
+    "SA-Solver": {**_BETAS, "_class_name": "SASolverScheduler", "predictor_order": 3, "corrector_order": 4},
     "EDM Euler": {"_class_name": "EDMEulerScheduler", "sigma_schedule": "exponential"},
     "Flow Heun": {"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": 3.0},
 }

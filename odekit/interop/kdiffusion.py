@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from odekit.samplers import Denoiser, adams, ancestral, ddim, dpm, dpmpp, euler, heun, sample, seeds
+from odekit.loops.table import SamplerTable
+from odekit.samplers import Denoiser, adams, ancestral, ddim, dpm, dpmpp, edm, sample, seeds
 from odekit.schedules import EDM
 
 __all__ = [
@@ -54,7 +55,7 @@ def sampler(table: Callable) -> Callable:
         The function; it returns the samples, like `x`.
 
     Example:
-        >>> down = sampler(euler)
+        >>> down = sampler(ddim)
         >>> float(down(lambda x, sigma: 0 * x, jnp.ones((1, 1)), [2.0, 1.0])[0, 0])
         0.5
 
@@ -68,12 +69,25 @@ def sampler(table: Callable) -> Callable:
     return run
 
 
+def _churned(
+    schedule: EDM,
+    sigmas: np.ndarray,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = np.inf,
+    s_noise: float = 1.0,
+    *,
+    order: int,
+) -> SamplerTable:
+    return edm(schedule, sigmas, order, churn=s_churn, churn_min=s_tmin, churn_max=s_tmax, noise_scale=s_noise)
+
+
 _PUBLISHED = {"lower_order_final": False, "compat": True}
 
 TABLES = {
-    "euler": euler,
+    "euler": partial(_churned, order=1),
     "euler_ancestral": lambda schedule, sigmas, eta=1.0: ddim(schedule, sigmas, eta),
-    "heun": heun,
+    "heun": partial(_churned, order=2),
     "lms": lambda schedule, sigmas, order=4: adams(schedule, sigmas, order),
     "dpm_2": partial(dpm, kind="singlestep"),
     "dpm_2_ancestral": partial(ancestral, view="noise"),

@@ -36,7 +36,7 @@ ONLY = {
     "tau_func": (None,),
     "invert_sigmas": (False,),
     "stochastic_sampling": (False,),
-    "variance_type": (None, "fixed_small"),
+    "variance_type": (None, "fixed_small", "fixed_large"),
 }
 """Values that a table can express, of keys that also have others."""
 
@@ -92,7 +92,7 @@ def read(config: dict | str | Path) -> tuple[Kind, dict]:
     if unknown := sorted(config.keys() - kind.defaults.keys() - INERT):
         raise ValueError(f"`config` has the keys {unknown}, which {name} is not known to read; drop them, or ask.")
     settings = {**kind.defaults, **{key: value for key, value in config.items() if key in kind.defaults}}
-    for key, values in ONLY.items():
+    for key, values in (ONLY | kind.only).items():
         if key in settings and settings[key] not in values:
             raise ValueError(
                 f"`config` has {key}={settings[key]!r}, which no table expresses; set it to {values[0]!r}, and do what "

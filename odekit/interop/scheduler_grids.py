@@ -114,7 +114,8 @@ def flow_times(settings: dict, n: int, mu: float | None) -> np.ndarray:
 
 def flow_sigma_times(settings: dict, n: int, mu: float | None, *, from_one: bool) -> np.ndarray:
     """Return the times of diffusion schedulers with `use_flow_sigmas`, which start at 1 or one training step below."""
-    require_one_of("final_sigmas_type", settings.get("final_sigmas_type"), ("zero",))
+    if settings["final_sigmas_type"] != "zero":
+        raise ValueError("`config` has flow sigmas that end before 0; set final_sigmas_type='zero'.")
     points = np.linspace(1.0, 1 / settings["num_train_timesteps"], n + 1)
     ts = shifted(settings, points[:-1] if from_one else (1 - points)[:0:-1], mu)
     if from_one and abs(ts[0] - 1) < 1e-6:
@@ -125,6 +126,5 @@ def flow_sigma_times(settings: dict, n: int, mu: float | None, *, from_one: bool
 def edm_times(settings: dict, n: int) -> np.ndarray:
     """Return the noise levels of EDMEulerScheduler and EDMDPMSolverMultistepScheduler."""
     require_one_of("sigma_schedule", settings["sigma_schedule"], ("karras", "exponential"))
-    require_one_of("final_sigmas_type", settings["final_sigmas_type"], ("zero",))
     spacing = {"use_karras_sigmas": settings["sigma_schedule"] == "karras", "use_exponential_sigmas": True}
     return np.append(respaced({**settings, **spacing}, np.zeros(n), settings["sigma_min"], settings["sigma_max"]), 0.0)

@@ -11,18 +11,20 @@ import numpy as np
 from odekit.errors import require_one_of
 from odekit.interop import scheduler_grids as grids
 from odekit.loops.table import SamplerTable
-from odekit.samplers import adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, unipc
+from odekit.samplers import adams, ancestral, ddim, ddpm, deis, dpm, dpmpp, euler, heun, pndm, sa, seeds, unipc
 from odekit.schedules import EDM, FlowMatching, Schedule
 
 Times = Callable[[dict, int, float | None], tuple[Schedule, np.ndarray]]
 
 
 class Kind(NamedTuple):
-    """The settings that a class reads with their defaults, its schedule and times, and the table on these."""
+    """The settings that a class reads with their defaults, its schedule and times, the table on these, and of settings
+    that have also others the values that a table can express."""
 
     defaults: dict[str, Any]
     times: Times
     table: Callable[[dict, Schedule, np.ndarray], SamplerTable]
+    only: dict[str, tuple] = {}
 
 
 def _by_index(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
@@ -52,6 +54,15 @@ def _edm(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray
     return EDM(), grids.edm_times(settings, n)
 
 
+def _sa(settings: dict, schedule: Schedule, ts: np.ndarray) -> SamplerTable:
+    k = settings["num_train_timesteps"] * ts[:-1] - 1
+    tau = np.where((k > 199.5) & (k < 800.5), 1.0, 0.0)
+    if tau[-1]:
+        raise ValueError(f"`n` is {len(tau)}, with which the last step of SASolverScheduler has noise; take 5 or more.")
+    order, corrector = settings["predictor_order"], settings["corrector_order"]
+    return sa(schedule, ts, order, corrector=corrector, tau=tau, compat=True)
+
+
 def _plain(build: Callable, *args: Any, **options: Any) -> Callable:
     return lambda settings, schedule, ts: build(schedule, ts, *args, **options)
 
@@ -66,12 +77,15 @@ def _over_steps(build: Callable, schedule: Schedule, steps: np.ndarray) -> Sampl
     return dataclasses.replace(rows[0], t=t, states=states, evals=evals, t_state=jnp.append(t, rows[-1].t_state[-1]))
 
 
+def _ddpm(settings: dict, schedule: Schedule, ts: np.ndarray) -> SamplerTable:
+    return ddpm(schedule, ts, settings["variance_type"].removeprefix("fixed_"))
+
+
 def _ddim(settings: dict, schedule: Schedule, steps: np.ndarray) -> SamplerTable:
     return _over_steps(ddim, schedule, steps)
 
 
 def _pndm(settings: dict, schedule: Schedule, steps: np.ndarray) -> SamplerTable:
-    require_one_of("timestep_spacing", settings["timestep_spacing"], ("leading",))
     return _over_steps(partial(pndm, kind="plms" if settings["skip_prk_steps"] else "f"), schedule, steps)
 
 
@@ -139,6 +153,9 @@ _HISTORY = {"solver_order": 2, "lower_order_final": True, "thresholding": False}
 _SOLVER = {**_HISTORY, **_ENDS, "algorithm_type": "dpmsolver++", "solver_type": "midpoint", "euler_at_final": False}
 _LAM = {"use_lu_lambdas": False, "lambda_min_clipped": -np.inf, "variance_type": None}
 _UNIPC = {"predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None, "shift_terminal": None}
+_SA = {"predictor_order": 2, "corrector_order": 2, "tau_func": None, "thresholding": False, "lower_order_final": True}
+_SA |= {"algorithm_type": "data_prediction"}
+_SA_ONLY = {"lower_order_final": (True,), "algorithm_type": ("data_prediction",), "use_flow_sigmas": (False,)}
 _EDM = {**_TRAINED, **_ENDS, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "sigma_schedule": "karras"}
 _EDM |= {"rho": 7.0}
 _MATCHED = {"num_train_timesteps": 1000, "shift": 1.0}
@@ -146,24 +163,33 @@ _MATCHED_EULER = {**_MATCHED, **_SHIFT, **_RESPACED, "shift_terminal": None, "in
 
 KINDS = {
     "DDIMScheduler": Kind({**_INDEX, **_CLIPPED, "set_alpha_to_one": True}, _by_index, _ddim),
-    "DDPMScheduler": Kind({**_INDEX, **_CLIPPED, "variance_type": "fixed_small"}, _ddpm_times, _plain(ddim, 1.0)),
-    "PNDMScheduler": Kind({**_INDEX, "skip_prk_steps": False, "set_alpha_to_one": False}, _by_index, _pndm),
+    "DDPMScheduler": Kind({**_INDEX, **_CLIPPED, "variance_type": "fixed_small"}, _ddpm_times, _ddpm),
+    "PNDMScheduler": Kind(
+        {**_INDEX, "skip_prk_steps": False, "set_alpha_to_one": False},
+        _by_index,
+        _pndm,
+        {"timestep_spacing": ("leading",)},
+    ),
     "EulerDiscreteScheduler": Kind(_EULER, _by_level(0), _plain(ddim)),
     "EulerAncestralDiscreteScheduler": Kind({**_SPACED, **_SNR}, _by_level(0), _plain(ddim, 1.0)),
     "HeunDiscreteScheduler": Kind({**_LATENT, "clip_sample": False}, _by_level(0), _plain(deis, 1, "rhork")),
     "KDPM2DiscreteScheduler": Kind(_LATENT, _by_level(0), _plain(dpm, 2, "singlestep", lower_order_final="last")),
+    "KDPM2AncestralDiscreteScheduler": Kind(_LATENT, _by_level(0), _plain(ancestral, "noise")),
+    "DPMSolverSDEScheduler": Kind(_LATENT, _by_level(0), _plain(seeds)),
     "LMSDiscreteScheduler": Kind(_LEVEL, _by_level(0), _lms),
     "DPMSolverMultistepScheduler": Kind({**_LEVEL, **_SOLVER, **_LAM, **_FLOW, **_SNR}, _by_level(1), _dpm),
     "DEISMultistepScheduler": Kind(
         {**_LEVEL, **_HISTORY, **_FLOW, "algorithm_type": "deis", "solver_type": "logrho"},
         _by_level(1, "sigma_min"),
         _deis,
+        {"use_flow_sigmas": (False,)},
     ),
+    "SASolverScheduler": Kind({**_LEVEL, **_SA, **_LAM, **_FLOW}, _by_level(1, "sigma_min"), _sa, _SA_ONLY),
     "UniPCMultistepScheduler": Kind(
         {**_LEVEL, **_HISTORY, **_UNIPC, **_ENDS, **_FLOW, **_BOUNDS, **_SNR}, _by_level(1, from_one=True), _unipc
     ),
-    "EDMEulerScheduler": Kind(_EDM, _edm, _plain(ddim)),
-    "EDMDPMSolverMultistepScheduler": Kind({**_EDM, **_SOLVER}, _edm, _dpm),
+    "EDMEulerScheduler": Kind(_EDM, _edm, _plain(ddim), {"final_sigmas_type": ("zero",)}),
+    "EDMDPMSolverMultistepScheduler": Kind({**_EDM, **_SOLVER}, _edm, _dpm, {"final_sigmas_type": ("zero",)}),
     "FlowMatchEulerDiscreteScheduler": Kind({**_MATCHED_EULER, "stochastic_sampling": False}, _matched, _plain(euler)),
     "FlowMatchHeunDiscreteScheduler": Kind(_MATCHED, _matched, _plain(heun, euler_at_final=True)),
 }

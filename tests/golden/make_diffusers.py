@@ -84,7 +84,7 @@ KINDS = {"EDM": "edm", "Flow": "flow", "DDIM": "ddpm", "DDPM": "ddpm", "PNDM": "
 
 def checkpoints():
     """Yield (name, the run) of the configs of checkpoints."""
-    sigma = ("EulerD", "EulerA", "Heun", "KDPM2", "LMS")
+    sigma = ("EulerD", "EulerA", "Heun", "KDPM2", "LMS", "DPMSolverSDE")
     for name, config in CHECKPOINTS.items():
         cls, n = config["_class_name"], STEPS.get(name, 8)
         kind = next((kind for start, kind in KINDS.items() if cls.startswith(start)), "vp")

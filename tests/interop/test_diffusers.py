@@ -116,6 +116,9 @@ for variant in ("bh1", "bh2"):
 
 for name, build in kdiffusion.TABLES.items():
     TABLES[f"k {name}"] = build
+churn = {"s_churn": 3.0, "s_tmin": 0.5, "s_tmax": 10.0, "s_noise": 1.003}
+for name in ("euler", "heun"):
+    TABLES[f"k {name} churn"] = with_options(kdiffusion.TABLES[name], **churn)
 TABLES["k euler_ancestral eta=0.5"] = with_options(kdiffusion.TABLES["euler_ancestral"], eta=0.5)
 TABLES["k dpmpp_2m_sde heun"] = with_options(kdiffusion.TABLES["dpmpp_2m_sde"], solver_type="heun")
 TABLES["k dpmpp_2m_sde eta=0.5"] = with_options(kdiffusion.TABLES["dpmpp_2m_sde"], eta=0.5)
@@ -201,9 +204,9 @@ ROWS = {  # page: (theirs, ours, the runs that show it)
         ),
     ],
     "coming_from_kdiffusion.md": [
-        ("`sample_euler`", "`euler(EDM(), sigmas)`", "k euler$"),
+        ("`sample_euler`", "`euler(EDM(), sigmas)`, `edm(EDM(), sigmas, 1, churn=)`", "k euler( churn)?$"),
         ("`sample_euler_ancestral`", "`ddim(EDM(), sigmas, eta)`", "k euler_a"),
-        ("`sample_heun`", "`heun(EDM(), sigmas)`", "k heun$"),
+        ("`sample_heun`", "`heun(EDM(), sigmas)`, `edm(EDM(), sigmas, churn=)`", "k heun( churn)?$"),
         ("`sample_lms`", "`adams(EDM(), sigmas, order)`", "k lms"),
         ("`sample_dpm_2`", '`dpm(EDM(), sigmas, 2, "singlestep")`', "k dpm_2$"),
         ("`sample_dpm_2_ancestral`", '`ancestral(EDM(), sigmas, "noise")`', "k dpm_2_a"),

@@ -18,7 +18,7 @@ SINGLE = 1e-6
 """Levels are rounded to single precision in diffusers, 6e-8 relative, and the samples follow."""
 LOOSE = {"DPM++ 2M, zero terminal SNR": 5e-5}
 """Where diffusers puts alpha**2 = 2**-24 in the place of 0."""
-CUT = ("Karras", "KDPM2", "Sana", "Wan", "UniPC")
+CUT = ("Karras", "SA-Solver", "KDPM2", "Sana", "Wan", "UniPC")
 """Whose fractional timesteps are cut or rounded to integers before the network sees them."""
 
 
@@ -117,8 +117,10 @@ def test_keys_without_effect_are_named():
         ({**PUBLISHED["PixArt-alpha"], "algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "set it to 2"),
         ({**PUBLISHED["PixArt-alpha"], "prediction_type": "flow_prediction"}, "`prediction_type` is 'flow_prediction'"),
         ({**PUBLISHED["PixArt-alpha"], "beta_schedule": "sigmoid"}, "`beta_schedule` is 'sigmoid'; it must be"),
-        ({**PUBLISHED["Stable Diffusion 1.5"], "timestep_spacing": "trailing"}, "`timestep_spacing` is 'trailing'"),
+        ({**PUBLISHED["Stable Diffusion 1.5"], "timestep_spacing": "trailing"}, "timestep_spacing='trailing', which no table"),
         (PUBLISHED["FLUX.1 dev"], "`mu` is None, but the config shifts by image size"),
+        ({**PUBLISHED["Wan 2.1"], "final_sigmas_type": "sigma_min"}, "flow sigmas that end before 0"),
+        ({"_class_name": "EDMEulerScheduler", "final_sigmas_type": "sigma_min"}, "set it to 'zero'"),
         ({**PUBLISHED["Wan 2.1"], "solver_p": {}}, "solver_p={}, which no table"),
         (
             {**PUBLISHED["PixArt-alpha"], "use_karras_sigmas": True, "final_sigmas_type": "sigma_min"},
