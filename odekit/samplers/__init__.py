@@ -3,12 +3,15 @@
 from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
-from odekit.samplers.denoiser import Denoiser, guided
+from odekit.samplers.denoiser import Denoiser, under
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
-from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
-from odekit.samplers.grids import time_grid
+from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
+from odekit.samplers.flow_dps import consistent, descent, flow_dps
+from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
+from odekit.samplers.guidance import guided, guided_by
+from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
@@ -28,6 +31,7 @@ TABLES = (
     er_sde,
     euler,
     euler_maruyama,
+    flow_dps,
     heun,
     pndm,
     restart,
@@ -41,26 +45,38 @@ TABLES = (
 """Every table builder."""
 
 __all__ = [
-    "TABLES",
     "Denoiser",
     "Empirical",
     "GaussianMixture",
+    "Reflected",
+    "TABLES",
     "adams",
     "ancestral",
     "budget_orders",
+    "clipped",
+    "consistent",
     "ddim",
     "ddpm",
     "deis",
+    "descent",
+    "discrete_grid",
     "dpm",
     "dpmpp",
     "edm",
     "er_sde",
     "euler",
     "euler_maruyama",
+    "flow_dps",
+    "flow_shift",
     "gaussian",
     "guided",
+    "guided_by",
     "heun",
+    "hooked",
+    "inpainted",
     "pndm",
+    "reflect",
+    "replaced",
     "restart",
     "reverse_diffusion",
     "rf",
@@ -68,6 +84,8 @@ __all__ = [
     "sa",
     "sample",
     "seeds",
+    "thresholded",
     "time_grid",
+    "under",
     "unipc",
 ]

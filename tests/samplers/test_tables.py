@@ -28,6 +28,7 @@ from odekit.samplers import (
     er_sde,
     euler,
     euler_maruyama,
+    flow_dps,
     heun,
     pndm,
     restart,
@@ -40,7 +41,8 @@ from odekit.samplers import (
     time_grid,
     unipc,
 )
-from odekit.schedules import Schedule, VPCosine
+from odekit.schedules import VE as GeometricVE
+from odekit.schedules import FlowMatching, KineticOptimal, Schedule, SubVP, VPCosine
 from odekit.solvers.tableaus import RK4
 
 VARIANTS = {  # every builder, in each of its forms
@@ -67,6 +69,7 @@ VARIANTS = {  # every builder, in each of its forms
     "er_sde2 compat": lambda s, ts: er_sde(s, ts, 2, compat=True),
     "euler": euler,
     "euler_maruyama": euler_maruyama,
+    "flow_dps": flow_dps,
     "heun": lambda s, ts: heun(s, ts, euler_at_final=True),
     "heun full": lambda s, ts: heun(s, ts, euler_at_final=False),
     "pndm3 f": lambda s, ts: pndm(s, ts, 3, "f"),
@@ -196,22 +199,50 @@ def test_a_last_point_without_noise(name):
         assert np.all(np.isfinite(end))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ddim", "dpmpp2", "dpmpp3", "sa2c2 ode", "dpm fast", "dpmpp3 single", "runge_kutta rho"]
-    + ["deis2 rhoab", "dpm2", "pndm4", "unipc2", "unipc2 noise"],
-)
+SCHEDULES = {
+    "VP": VP,
+    "cosine": VPCosine(),
+    "sub-VP": SubVP(),
+    "VE": GeometricVE(),
+    "FM": FM,
+    "FM up": FlowMatching(data_at=1),
+    "circle": KineticOptimal(0.0),
+    "kinetic up": KineticOptimal(0.4, data_at=1),
+}
+IN_TIME = ("deis2", "pndm3 f")  # polynomials or stages in time itself, as is everything in the velocity view
+IN_LAM = [name for name in VARIANTS if name not in IN_TIME and VARIANTS[name](VP, [1.0, 0.5, 0.1]).view != "velocity"]
+
+
+@pytest.mark.parametrize("name", IN_LAM)
 def test_samplers_in_lam_do_not_depend_on_the_schedule(name):
-    """On one grid in lam, x / alpha is the same whatever the schedule."""
-    lam, scaled = np.linspace(-4.0, 4.0, 9), []
-    for schedule in (VP, VPCosine(), FM, VE):
+    """On one grid in lam, x / alpha is the same whatever the schedule, and whichever way its time runs."""
+    lam, z = np.linspace(-4.0, 4.0, 9), np.random.RandomState(0).standard_normal((40, 64, 2))
+
+    def scaled(schedule):
         ts = schedule.t_of_lam(lam)
-        alpha = schedule.alpha(ts)
-        x = np.exp(4.0) * alpha[0] * starts()
-        table = VARIANTS[name](schedule, ts)
-        scaled.append(run_by_hand(table, numpy_view(schedule, table.view), x, None) / alpha[-1])
-    for other in scaled[1:]:
-        np.testing.assert_allclose(other, scaled[0], rtol=1e-9, atol=1e-9)
+        alpha, table = schedule.alpha(ts), VARIANTS[name](schedule, ts)
+
+        def view(x, t):
+            data = numpy_view(VE, "data")(x / schedule.alpha(t), np.exp(-schedule.lam(t)))
+            return data if table.view == "data" else (x - schedule.alpha(t) * data) / schedule.sigma(t)
+
+        return run_by_hand(table, view, np.exp(4.0) * alpha[0] * starts(), z) / alpha[-1]
+
+    want = scaled(VE)
+    for schedule in SCHEDULES.values():
+        np.testing.assert_allclose(scaled(schedule), want, rtol=1e-12, atol=1e-12)
+
+
+@every
+def test_a_flow_may_run_either_way(name):
+    """Time counted from the noise instead of from the data: the same samples, the velocity with the other sign."""
+    ts, up, x = time_grid(FM, 5, "quadratic", start=0.95), FlowMatching(data_at=1), starts()[:3]
+    z = np.random.RandomState(0).standard_normal((40, 3, 2))
+    table, other = VARIANTS[name](FM, ts), VARIANTS[name](up, 1 - ts)
+    sign = -1 if table.view == "velocity" else 1
+    want = run_by_hand(table, lambda x, t: np.tanh(x + t), x, z)
+    got = run_by_hand(other, lambda x, t: sign * np.tanh(x + 1 - t), x, z)
+    np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
 
 
 @every
