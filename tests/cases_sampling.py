@@ -69,6 +69,7 @@ def run_by_hand(table, view, x, z, past=()):
             sum(c * u for c, u in zip(states[k, a], slots, strict=True))
             + sum(c * f for c, f in zip(evals[k, a], ring, strict=True))
             + (0.0 if table.noise is None else np.asarray(table.noise)[k, a] * z[k])
+            + (0.0 if table.offset is None else np.asarray(table.offset)[k, a])
             for a in range(len(slots))
         ]
     return slots[0]

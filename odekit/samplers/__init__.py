@@ -3,8 +3,9 @@
 from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
-from odekit.samplers.denoiser import Denoiser, under
+from odekit.samplers.denoiser import Denoiser, guided, under
 from odekit.samplers.dpm import dpm, dpmpp
+from odekit.samplers.dpm_v3 import dpm_v3
 from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
@@ -18,6 +19,7 @@ from odekit.samplers.sample import sample
 from odekit.samplers.singlestep import budget_orders
 from odekit.samplers.stochastic import sa, seeds
 from odekit.samplers.unipc import unipc
+from odekit.samplers.v3_statistics import V3Statistics, v3_statistics
 
 TABLES = (
     adams,
@@ -26,6 +28,7 @@ TABLES = (
     ddpm,
     deis,
     dpm,
+    dpm_v3,
     dpmpp,
     edm,
     er_sde,
@@ -45,11 +48,12 @@ TABLES = (
 """Every table builder."""
 
 __all__ = [
+    "TABLES",
     "Denoiser",
     "Empirical",
     "GaussianMixture",
     "Reflected",
-    "TABLES",
+    "V3Statistics",
     "adams",
     "ancestral",
     "budget_orders",
@@ -61,6 +65,7 @@ __all__ = [
     "descent",
     "discrete_grid",
     "dpm",
+    "dpm_v3",
     "dpmpp",
     "edm",
     "er_sde",
@@ -88,4 +93,5 @@ __all__ = [
     "time_grid",
     "under",
     "unipc",
+    "v3_statistics",
 ]

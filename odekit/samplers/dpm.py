@@ -126,7 +126,7 @@ def _dpm(
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
         if count == 2 and variant == "midpoint":  # the mean of a linear function, not its exponentially weighted mean
-            return [exact[0], 0.5 * (grid.lam[rows + 1] - grid.lam[rows]) * exact[0]]
+            return [exact[0], 0.5 * ex.dlam[rows] * exact[0]]
         return [*exact[:2], 0.5 * exact[2]] if count == 3 and compat else exact
 
     published = ex._replace(moments=moments)

@@ -22,7 +22,7 @@ def dpm_v3(
     statistics: V3Statistics,
     order: int = 3,
     *,
-    corrector: bool | str = "pseudo",
+    corrector: str | None = "full",
     pseudo: bool = False,
     lower_order_final: bool | str | None = None,
 ) -> SamplerTable:
@@ -38,9 +38,11 @@ def dpm_v3(
             of the statistics; of a grid being trained all.
         statistics: from `v3_statistics(model, x_init)`.
         order: 1, 2 or 3; 2 with strong guidance.
-        corrector: whether every state is corrected by the evaluation that the next step needs anyway, with as many
-            evaluations as its predictor; "pseudo" with one more and pseudo-differences. False for many steps.
-        pseudo: whether the predictor uses pseudo-differences, which keep low derivatives at low order; for 5 steps.
+        corrector: how every state is corrected by the evaluation that the next step needs anyway: "full" with one
+            evaluation more than its predictor, "pseudo" likewise but by pseudo-differences, "same" with as many as its
+            predictor, these two as published; None not at all.
+        pseudo: whether the predictor uses pseudo-differences, which keep low derivatives at low order; published for
+            5 steps.
         lower_order_final: as for `dpmpp`.
 
     Returns:
@@ -60,22 +62,20 @@ def dpm_v3(
     Source: Zheng et al., DPM-Solver-v3, NeurIPS 2023, algorithms 1-2 (arXiv 2310.13268).
     """
     require_one_of("order", order, (1, 2, 3))
-    require_one_of("corrector", corrector, (True, False, "pseudo"))
+    require_one_of("corrector", corrector, ("full", "pseudo", "same", None))
     grid = on_grid(schedule, ts)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(statistics)):
         grid = grid._replace(xp=jnp)
     plain = _infinite(grid)
     _check_range(grid, statistics)
-    curves = Curves.of(statistics, grid.xp, grid.ts.dtype)
-    flow = _Flow(grid, curves, curves.at(grid.lam))
     # without data at the first point there is no f, and history begins one later
     orders = np.minimum(step_orders(grid, order, lower_order_final), np.arange(grid.n) + 1 - grid.starts_at_zero)
-    fixes = orders + (corrector == "pseudo")
-    fixes = np.where(plain | (fixes < 2) | (np.arange(grid.n) == grid.n - 1) | (corrector is False), 0, fixes)
-    depth = int(max(1, *orders, *fixes))
-    predict = flow.steps(np.where(plain, 0, orders), depth, pseudo)
-    correct = flow.steps(fixes, depth, corrector == "pseudo", ends=True)
-    about = {"name": f"dpm_v3{order}", "source": "Zheng et al., DPM-Solver-v3, NeurIPS 2023 (arXiv 2310.13268)"}
+    fixes = orders + (corrector != "same")
+    fixes = np.where(plain | (fixes < 2) | (np.arange(grid.n) == grid.n - 1) | (corrector is None), 0, fixes)
+    flow = _flow(grid, statistics, int(max(1, *orders, *fixes)))
+    predict = flow.steps(np.where(plain, 0, orders), pseudo)
+    correct = flow.steps(fixes, corrector == "pseudo", ends=True)
+    about = {"name": f"dpm_v3-{order}", "source": "Zheng et al., DPM-Solver-v3, NeurIPS 2023 (arXiv 2310.13268)"}
     return _table(flow, plain, predict, correct, fixes > 0, **about)
 
 
@@ -98,29 +98,41 @@ def _check_range(grid: Grid, statistics: V3Statistics) -> None:
 
 
 class _Flow(NamedTuple):
-    """The exact flow of a model with these statistics, and their values at the points of the grid."""
+    """The exact flow of a model with these statistics.
+
+    What is constant where they are exact, up to a polynomial in lam, is f carried to the start of a step along
+    `df/dlam = slope f + constant`: `g = fade f - shift`.
+
+    Attributes:
+        grid: N steps.
+        at: the statistics at the N+1 points.
+        moments: for k=0, 1 ...: (N, ...) integrals over each step of (lam - its start)**k in the weight of g.
+        known: (N, ...) integral of shift in that weight.
+        scale: (N, ...) factor of these integrals in the state at the end of the step.
+    """
 
     grid: Grid
-    curves: Curves
     at: Point
+    moments: list
+    known: Any
+    scale: Any
 
     def wide(self, values: Any) -> Any:
         """Return values with axes for the pixels behind their own."""
-        return values.reshape(values.shape + (1,) * (self.curves.values.ndim - 2))
+        return values.reshape(values.shape + (1,) * (self.known.ndim - 1))
 
-    def steps(self, counts: np.ndarray, depth: int, pseudo: bool, *, ends: bool = False) -> Any:
-        """Return (N, depth + 1, ...): the weights of the last values of f, newest first, and a constant.
+    def steps(self, counts: np.ndarray, pseudo: bool, *, ends: bool = False) -> Any:
+        """Return (N, H + 1, ...): the weights of the last H values of f, newest first, and a constant.
 
         Args:
             counts: (N,) how many values each step interpolates; 0 leaves it empty.
-            depth: the number of values that there is room for.
             pseudo: whether by pseudo-differences.
             ends: whether the newest value is that at the end of the step.
         """
-        xp, pieces, where = self.grid.xp, [], []
+        xp, pieces, where, depth = self.grid.xp, [], [], len(self.moments)
         for count in sorted(set(counts.tolist())):
             steps = np.flatnonzero(counts == count)
-            blank = xp.zeros_like(self.at.linear[steps])
+            blank = xp.zeros_like(self.known[steps])
             constant, *weights = self._step(steps, count, pseudo, ends) if count else [blank]
             pieces.append(xp.stack([*weights, *[blank] * (depth - len(weights)), constant], axis=1))
             where.append(steps)
@@ -130,26 +142,36 @@ class _Flow(NamedTuple):
         """Return the constant and `count` weights, newest first."""
         xp, lam = self.grid.xp, self.grid.lam
         older = [steps - j for j in range(count - ends)]
-        nodes = [older[0], steps + 1, *older[1:]] if ends else older  # differences start from the start of the step
-        start, dlam = lam[steps], (lam[steps + 1] - lam[steps])[:, None]
-        x, w = (xp.asarray(values, dlam.dtype)[None, :] for values in (NODES, WEIGHTS))
-        begin, inside = self.at.take(steps), self.curves.at(start[:, None] + dlam * x)
-        spread = Point(*(values[:, None] for values in begin))
-        weight = self.wide(dlam * w) * xp.exp(
-            inside.linear_sum - spread.linear_sum + inside.slope_sum - spread.slope_sum
-        )
-        ahead = self.wide(dlam * x)
-        moments = [xp.sum(weight * ahead**k, axis=1) for k in range(count)]
-        found = polynomial_weights([0.0, *(self.wide(lam[i] - start) for i in nodes[1:])], moments, pseudo=pseudo)
-        # g, constant where the statistics are exact, is f carried to the start of the step: fade f - shift
-        fades = [xp.exp(begin.slope_sum - self.at.take(i).slope_sum) for i in nodes]
-        shifts = [xp.exp(begin.slope_sum) * (self.at.take(i).shift_sum - begin.shift_sum) for i in nodes]
-        known = xp.exp(spread.slope_sum) * (inside.shift_sum - spread.shift_sum)
-        constant = xp.sum(weight * known, axis=1) - sum(c * shift for c, shift in zip(found, shifts, strict=True))
-        scale = -self.wide(self.grid.alpha[steps + 1]) * xp.exp(begin.linear_sum - self.at.take(steps + 1).linear_sum)
+        nodes = [older[0], steps + 1, *older[1:]] if ends else older  # differences begin at the start of the step
+        offsets = [0.0, *(self.wide(lam[i] - lam[steps]) for i in nodes[1:])]
+        found = polynomial_weights(offsets, [moment[steps] for moment in self.moments[:count]], pseudo=pseudo)
+        s, shift = self.at.slope_sum, self.at.shift_sum
+        fades = [xp.exp(s[steps] - s[i]) for i in nodes]
+        shifts = [xp.exp(s[steps]) * (shift[i] - shift[steps]) for i in nodes]
+        constant = self.known[steps] - sum(c * shift for c, shift in zip(found, shifts, strict=True))
         weights = [c * fade for c, fade in zip(found, fades, strict=True)]
         newest = [weights[1], weights[0], *weights[2:]] if ends else weights
-        return [scale * value for value in (constant, *newest)]
+        return [self.scale[steps] * value for value in (constant, *newest)]
+
+
+def _flow(grid: Grid, statistics: V3Statistics, depth: int) -> _Flow:
+    """Return the flow with `depth` moments; those of infinite steps mean nothing."""
+    xp = grid.xp
+    curves = Curves.of(statistics, xp, grid.ts.dtype)
+    lam = grid.lam if grid.traced else xp.where(np.isfinite(grid.lam), grid.lam, curves.lam[0])
+    at, dlam = curves.at(lam), (lam[1:] - lam[:-1])[:, None]
+    x, w = (xp.asarray(values, dlam.dtype)[None, :] for values in (NODES, WEIGHTS))
+    inside, begin = curves.at(lam[:-1, None] + dlam * x), Point(*(values[:-1, None] for values in at))
+
+    def wide(values: Any) -> Any:
+        return values.reshape(values.shape + (1,) * (curves.values.ndim - 2))
+
+    growth = xp.exp(inside.linear_sum - begin.linear_sum + inside.slope_sum - begin.slope_sum)
+    weight, ahead = wide(dlam * w) * growth, wide(dlam * x)
+    shift = xp.exp(begin.slope_sum) * (inside.shift_sum - begin.shift_sum)
+    moments = [xp.sum(weight * ahead**k, axis=1) for k in range(depth)]
+    scale = -wide(grid.alpha[1:]) * xp.exp(at.linear_sum[:-1] - at.linear_sum[1:])
+    return _Flow(grid, at, moments, xp.sum(weight * shift, axis=1), scale)
 
 
 def _table(
@@ -168,8 +190,7 @@ def _table(
     grid, xp, wide = flow.grid, flow.grid.xp, flow.wide
     depth, base = predict.shape[1] - 1, 1 if corrected.any() else 0
     slots = base + depth
-    zero = xp.zeros_like(predict[:, 0])
-    unit = [xp.stack([zero + (i == j) for j in range(slots + 2)], axis=1) for i in range(slots + 2)]
+    unit = [wide(row[None]) for row in xp.eye(slots + 2, dtype=predict.dtype)]
     with np.errstate(divide="ignore"):
         inverse = xp.where(np.append(grid.starts_at_zero, np.zeros(grid.n - 1, bool)), 0.0, 1 / grid.alpha[:-1])
     newest = ((1 - flow.at.linear[:-1]) * wide(inverse))[:, None] * unit[0] - unit[slots]
@@ -179,9 +200,8 @@ def _table(
         parts = [*values, unit[slots + 1]]
         return keep[:, None] * start + sum(numbers[:, i, None] * part for i, part in enumerate(parts))
 
-    at, alpha = flow.at, grid.alpha
-    keep = xp.exp(at.linear_sum[:-1] - at.linear_sum[1:]) * wide(inverse * alpha[1:])
-    keep = xp.where(wide(plain), wide(grid.keep) + zero, keep)
+    keep = -flow.scale * wide(inverse)
+    keep = xp.where(wide(plain), wide(grid.keep), keep)
 
     def before(values: Any) -> Any:
         return xp.concatenate([values[:1], values[:-1]])
@@ -190,7 +210,7 @@ def _table(
     state = xp.where(fixed, moved(unit[base], before(keep), before(correct)), unit[0])
     direct = wide(xp.where(plain, grid.gain, 0.0))[:, None]
     rows = [moved(state, keep, predict) + direct * unit[slots], *[state] * base, *values[: depth - 1]]
-    rows = xp.stack(rows, axis=1)
+    rows = xp.stack([row + xp.zeros_like(predict[:, :1]) for row in rows], axis=1)
     return SamplerTable(
         t=jnp.asarray(grid.ts[:-1]),
         states=jnp.asarray(rows[:, :, :slots]),

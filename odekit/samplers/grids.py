@@ -3,6 +3,7 @@
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -93,12 +94,22 @@ def on_grid(schedule: Schedule, ts: Any) -> Grid:
     ts = ts if isinstance(ts, Tracer) else np.asarray(ts, np.float64)
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"`ts` must be one row of at least two times: its shape is {ts.shape}.")
-    alpha, sigma, lam = schedule.alpha(ts), schedule.sigma(ts), schedule.lam(ts)
+    alpha, sigma = schedule.alpha(ts), schedule.sigma(ts)
+    lam = _lam(schedule, ts, alpha, sigma)
     if isinstance(ts, np.ndarray):
         _check_order(ts, lam)
         if sigma[0] == 0:
             raise ValueError(f"`ts` starts at {ts[0]:g}, where there is no noise; start at a later time.")
     return evaluated(ts, alpha, sigma, lam)
+
+
+def _lam(schedule: Schedule, ts: Any, alpha: Any, sigma: Any) -> Any:
+    """Return lam; where it is infinite without its slope, through which every gradient would be lost."""
+    if isinstance(ts, np.ndarray):
+        return schedule.lam(ts)
+    finite = (alpha > 0) & (sigma > 0)
+    lam = schedule.lam(jnp.where(finite, ts, (ts[0] + ts[-1]) / 2))
+    return jnp.where(finite, lam, jnp.where(sigma > 0, -jnp.inf, jnp.inf))
 
 
 def evaluated(ts: Any, alpha: Any, sigma: Any, lam: Any) -> Grid:

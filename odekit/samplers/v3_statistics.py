@@ -11,7 +11,6 @@ from jax.core import Tracer
 
 from odekit.loops.table import march
 from odekit.samplers.grids import time_grid
-from odekit.schedules import namespace
 
 
 class V3Statistics(eqx.Module):
@@ -19,8 +18,8 @@ class V3Statistics(eqx.Module):
 
     With `y = x/alpha` and `f = (1 - linear) y - data`: `1 - linear` is the mean derivative of a pixel's data prediction
     with respect to that pixel of y, and `slope f + constant` the best linear prediction of `df/dlam` along the
-    probability flow. Write them to a file with `odekit.save`. Linear 1, slope 0, constant 0 make `dpm_v3` to DPM-Solver++,
-    0, -1, 0 to DPM-Solver.
+    probability flow. Write them to a file with `odekit.save`. With linear 1, slope 0 and constant 0 `dpm_v3` is
+    DPM-Solver++, with 0, -1 and 0 it is DPM-Solver.
 
     Args:
         lam: (M+1,) increasing by equal steps, at least five.
@@ -48,7 +47,7 @@ class V3Statistics(eqx.Module):
         if len(shapes[0]) != 1 or shapes[0][0] < 5 or shapes[1][:1] != shapes[0] or len(set(shapes[1:])) > 1:
             found = ", ".join(map(str, shapes))
             raise ValueError(
-                f"`lam`, `linear`, `slope`, `constant` have shapes {found}; they must be (M,), M at least 5, and (M, ...)."
+                f"`lam`, `linear`, `slope`, `constant` have shapes {found}; they must be (M,) and (M, ...), M over 4."
             )
         steps = None if isinstance(self.lam, Tracer) else np.diff(np.asarray(self.lam))
         if steps is not None and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-3)):
@@ -72,10 +71,6 @@ class Point(NamedTuple):
     slope_sum: Any
     shift_sum: Any
 
-    def take(self, index: Any) -> "Point":
-        """Return the values at an index of the leading axes."""
-        return Point(*(values[index] for values in self))
-
 
 class Curves(NamedTuple):
     """The statistics as functions of lam, by cubic Hermite interpolation: (4, M+1, ...) values and their rates."""
@@ -87,21 +82,23 @@ class Curves(NamedTuple):
 
     @classmethod
     def of(cls, statistics: V3Statistics, xp: Any, dtype: Any) -> "Curves":
-        """Return the curves through measured values, in NumPy or jax.numpy."""
-        lam, *parts = (xp.asarray(leaf, dtype) for leaf in jax.tree.leaves(statistics))
-        linear, slope, constant = parts
-        step = (lam[-1] - lam[0]) / (len(lam) - 1)
-        linear_sum, slope_sum = _sum(xp, linear, step), _sum(xp, slope, step)
-        shift = xp.exp(-slope_sum) * constant
-        values = xp.stack([linear, linear_sum, slope_sum, _sum(xp, shift, step)])
-        return cls(xp, lam, values, xp.stack([_rate(xp, linear, step), linear, slope, shift]))
+        """Return the curves through measured values for lam in `xp` and `dtype`; known values are summed in NumPy."""
+        leaves = jax.tree.leaves(statistics)
+        known = not any(isinstance(leaf, Tracer) for leaf in leaves)
+        lam, linear, slope, constant = (np.asarray(leaf, np.float64) if known else leaf for leaf in leaves)
+        own, step = (np if known else jnp), (lam[-1] - lam[0]) / (len(lam) - 1)
+        linear_sum, slope_sum = _sum(own, linear, step), _sum(own, slope, step)
+        shift = own.exp(-slope_sum) * constant
+        values = own.stack([linear, linear_sum, slope_sum, _sum(own, shift, step)])
+        rates = own.stack([_rate(own, linear, step), linear, slope, shift])
+        return cls(xp, *(xp.asarray(curve, dtype) for curve in (lam, values, rates)))
 
     def at(self, lam: Any) -> Point:
         """Return the point at `lam` of any shape; beyond the ends, that at the end."""
         step = (self.lam[-1] - self.lam[0]) / (len(self.lam) - 1)
         place = self.xp.clip((lam - self.lam[0]) / step, 0, len(self.lam) - 1)
         i = self.xp.clip(self.xp.floor(place).astype("int32"), 0, len(self.lam) - 2)
-        theta = (place - i.astype(place.dtype)).reshape(lam.shape + (1,) * (self.values.ndim - 2))
+        theta = (place - i.astype(place.dtype)).reshape((1, *lam.shape) + (1,) * (self.values.ndim - 2))
         rest, (v0, v1), (r0, r1) = 1 - theta, *((curve[:, i], curve[:, i + 1]) for curve in (self.values, self.rates))
         ends = rest**2 * (1 + 2 * theta) * v0 + theta**2 * (3 - 2 * theta) * v1
         return Point(*(ends + step * theta * rest * (rest * r0 - theta * r1)))
@@ -132,13 +129,15 @@ def v3_statistics(
     *,
     start: float | None = None,
     end: float | None = None,
+    data: Array | None = None,
     key: Array | None = None,
     cond: Any = None,
 ) -> V3Statistics:
-    """Measure on samples along the probability flow what `dpm_v3` needs of a model; for any one grid and any budget.
+    """Measure what `dpm_v3` needs of a model, once for all grids and budgets.
 
-    The samples move in n steps of order 2 from noise to data; each costs one linearised evaluation of the network and
-    one derivative along the flow, and one derivative for each coordinate, or with a key a single one.
+    Samples move along the probability flow in n steps of order 2, or are given data with more and less noise. Each step
+    costs one linearised evaluation of the network and one derivative along the flow, and one derivative for each
+    coordinate, or with a key a single one.
 
     Args:
         model: offers `data(x, t, cond)` and `schedule`; where a batch is too large for the network, let it work through
@@ -147,6 +146,8 @@ def v3_statistics(
         n: steps, equal in lam; the paper takes 120 to 1,200.
         start: first time; None for the schedule's own. There must be data in it.
         end: last time; None for the schedule's own. There must be noise in it.
+        data: (batch, ...) clean samples, the states at every lam being these with the noise of x_init, as in the paper;
+            None where there are none but the model's own.
         key: draws for every sample the signs of one random probe of the Jacobian's diagonal, kept along its way; None
             for the exact diagonal, which suits few coordinates.
         cond: handed to the model.
@@ -172,39 +173,49 @@ def v3_statistics(
     lam = schedule.lam(ts)
     if not np.all(np.isfinite(lam)):
         raise ValueError(f"lam is {lam} at the ends {ts}; give a `start` with some data and an `end` with some noise.")
-    lam = np.linspace(*lam, n + 1)
-    y = jnp.asarray(x_init / schedule.alpha(ts[:1]).astype(x_init.dtype))
-    probe = None if key is None else jax.random.rademacher(key, y.shape, y.dtype)
-    return V3Statistics(jnp.asarray(lam), *_measure(model, y, jnp.asarray(lam, y.dtype), probe, cond))
+    lam = jnp.asarray(np.linspace(lam[0], lam[1], n + 1))
+    x = jnp.asarray(x_init)
+    probe = None if key is None else jax.random.rademacher(key, x.shape, x.dtype)
+    y, z = x / float(schedule.alpha(ts[0])), x / float(schedule.sigma(ts[0]))
+    noised = None if data is None else (jnp.asarray(data, x.dtype), z)
+    return V3Statistics(lam, *_measure(model, y, noised, lam.astype(x.dtype), probe, cond))
 
 
 @eqx.filter_jit
-def _measure(model: Any, y: Array, lam: Array, probe: Array | None, cond: Any) -> tuple[Array, Array, Array]:
-    """Return linear, slope and constant at every lam, from the states y = x/alpha at the first."""
+def _measure(
+    model: Any, y: Array, noised: tuple | None, lam: Array, probe: Array | None, cond: Any
+) -> tuple[Array, Array, Array]:
+    """Return linear, slope and constant at every lam, from the states y = x/alpha at the first or from data and noise.
+
+    In y and lam the flow is dy/dlam = data - y.
+    """
     schedule, wide = model.schedule, jax.dtypes.canonicalize_dtype(np.float64)
 
-    def data(y: Array, lam: Array) -> Array:
+    def predict(y: Array, lam: Array) -> Array:
         t = schedule.t_of_lam(lam)
         return model.data(schedule.alpha(t) * y, t, cond)
 
     def row(y: Array, lam: Array) -> tuple[Array, tuple]:
-        d, along = jax.linearize(data, y, lam)
-        rate = along(d - y, jnp.ones_like(lam))  # the flow is dy/dlam = data - y
-        share = jnp.mean(_diagonal(lambda v: along(v, jnp.zeros_like(lam)), y, probe).astype(wide), axis=0)
+        y = y if noised is None else noised[0] + jnp.exp(-lam) * noised[1]
+        d, along = jax.linearize(predict, y, lam)
+        rate = along(d - y, jnp.ones_like(lam))
+        share = jnp.mean(
+            _diagonal(lambda v: along(v, jnp.zeros_like(lam)), y, probe).astype(wide), axis=0, keepdims=True
+        )
         y_, d_, rate_ = (value.astype(wide) for value in (y, d, rate))
         f, push = share * y_ - d_, share * (d_ - y_) - rate_  # df/dlam = push + y dshare/dlam
-        means = [jnp.mean(value, axis=0) for value in (f, push, y_)]
+        means = [jnp.mean(value, axis=0, keepdims=True) for value in (f, push, y_)]
         f, push, y_ = (value - mean for value, mean in zip((f, push, y_), means, strict=True))
-        scale = share**2 * jnp.mean(y_**2, axis=0) + jnp.mean(d_**2, axis=0)
-        spread = [jnp.mean(value * f, axis=0) for value in (f, push, y_)]
+        spreads = [jnp.mean(value * f, axis=0) for value in (f, push, y_)]
+        size = jnp.mean((share * y_) ** 2 + d_**2, axis=0)
         gain = -jnp.expm1(-step)
-        return y * (1 - gain) + gain * d + (step - gain) * rate, (share, means, spread, scale)
+        return y * (1 - gain) + gain * d + (step - gain) * rate, (share[0], [mean[0] for mean in means], spreads, size)
 
     step = (lam[-1] - lam[0]) / (len(lam) - 1)
-    _, (share, (f, push, y_mean), (f_f, push_f, y_f), scale) = march(row, y, lam, remat=False)
+    _, (share, (f, push, y_mean), (f_f, push_f, y_f), size) = march(row, y, lam, remat=False)
     share_rate = _rate(jnp, share, step.astype(wide))
     # where f is a constant up to rounding, as for Gaussian data, no slope can be told
-    varies = f_f > (1e3 * jnp.finfo(y.dtype).eps) ** 2 * scale
+    varies = f_f > (1e3 * jnp.finfo(y.dtype).eps) ** 2 * size
     slope = jnp.where(varies, (push_f + share_rate * y_f) / jnp.where(varies, f_f, 1), 0)
     return 1 - share, slope, push + share_rate * y_mean - slope * f
 
@@ -214,5 +225,5 @@ def _diagonal(push: Any, y: Array, probe: Array | None) -> Array:
     if probe is not None:
         return probe * push(probe)
     basis = jnp.eye(y[0].size, dtype=y.dtype).reshape(-1, *y.shape[1:])
-    columns = jax.lax.map(lambda v: v * push(jnp.broadcast_to(v, y.shape)), basis)
+    columns = jax.lax.map(lambda v: v[None] * push(jnp.broadcast_to(v, y.shape)), basis)
     return jnp.sum(columns, axis=0)
