@@ -3,7 +3,7 @@
 from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
-from odekit.samplers.denoiser import Denoiser, guided, under
+from odekit.samplers.denoiser import Denoiser, under
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.dpm_v3 import dpm_v3
 from odekit.samplers.edm import edm, restart
