@@ -21,15 +21,15 @@ class FlaxSchedulerState(eqx.Module):
     Attributes:
         timesteps: (N,) times of training, one for each evaluation of the network.
         init_noise_sigma: () scale of the first latents.
-        table: the rows; None before `set_timesteps`.
-        row: () the next row.
+        row: () the next row of the table.
+        table: None before `set_timesteps`.
         memory: slots and past predictions; None for a table that needs neither.
     """
 
     timesteps: Array
     init_noise_sigma: Array
+    row: Array
     table: SamplerTable | None = None
-    row: Array | None = None
     memory: TableState | None = None
 
 
@@ -85,7 +85,7 @@ class FlaxScheduler:
 
     def create_state(self) -> FlaxSchedulerState:
         """Return the state before `set_timesteps`, for training: all timesteps, from noise to data."""
-        return FlaxSchedulerState(jnp.arange(self._network.steps)[::-1], jnp.ones((), self.dtype))
+        return FlaxSchedulerState(jnp.arange(self._network.steps)[::-1], jnp.ones((), self.dtype), jnp.int32(0))
 
     def set_timesteps(
         self, state: FlaxSchedulerState, num_inference_steps: int, shape: tuple = (), *, start: int = 0
@@ -135,7 +135,12 @@ class FlaxScheduler:
             sample: the latents.
             key: for samplers that add noise, the same in every step.
             return_dict: ignored: the output is a named tuple either way.
+
+        Raises:
+            ValueError: the state has not been through `set_timesteps`.
         """
+        if state.table is None:
+            raise ValueError("`state` has no table yet; pass it through `set_timesteps`.")
         schedule, predicts = self._network.schedule, self._predicts
         model = Denoiser(dataclasses.replace(self._network, fn=_Given(model_output)), schedule, predicts)
         # several rows may have one timestep: the first of them that is not done yet

@@ -62,7 +62,9 @@ def sampler(table: Callable) -> Callable:
     Source: Karras et al., NeurIPS 2022 (arXiv 2206.00364), for models of sigma.
     """
 
-    def run(model: Callable, x: Array, sigmas: Any, extra_args: Any = None, *, key: Any = None, **options: Any) -> Array:
+    def run(
+        model: Callable, x: Array, sigmas: Any, extra_args: Any = None, *, key: Any = None, **options: Any
+    ) -> Array:
         network = Denoiser(_Denoised(model, extra_args or {}), EDM(), "data")
         return sample(network, table(EDM(), np.asarray(sigmas), **options), x, key=key)
 
@@ -82,7 +84,7 @@ def _churned(
     return edm(schedule, sigmas, order, churn=s_churn, churn_min=s_tmin, churn_max=s_tmax, noise_scale=s_noise)
 
 
-_PUBLISHED = {"lower_order_final": False, "compat": True}
+_published = partial(dpmpp, lower_order_final=False, compat=True)
 
 TABLES = {
     "euler": partial(_churned, order=1),
@@ -93,13 +95,11 @@ TABLES = {
     "dpm_2_ancestral": partial(ancestral, view="noise"),
     "dpmpp_2s_ancestral": ancestral,
     "dpmpp_sde": lambda schedule, sigmas, eta=1.0: seeds(schedule, sigmas, tau=np.sqrt(eta)),
-    "dpmpp_2m": partial(dpmpp, **_PUBLISHED),
-    "dpmpp_2m_sde": lambda schedule, sigmas, eta=1.0, solver_type="midpoint": dpmpp(
-        schedule, sigmas, 2, tau=np.sqrt(eta), variant=solver_type, **_PUBLISHED
+    "dpmpp_2m": _published,
+    "dpmpp_2m_sde": lambda schedule, sigmas, eta=1.0, solver_type="midpoint": _published(
+        schedule, sigmas, 2, tau=np.sqrt(eta), variant=solver_type
     ),
-    "dpmpp_3m_sde": lambda schedule, sigmas, eta=1.0: dpmpp(
-        schedule, sigmas, 3, tau=np.sqrt(eta), variant="heun", **_PUBLISHED
-    ),
+    "dpmpp_3m_sde": lambda schedule, sigmas, eta=1.0: _published(schedule, sigmas, 3, tau=np.sqrt(eta), variant="heun"),
 }
 """The table of each sampler, with its options; `eta` is the amount of variance where odekit's `tau` is its root."""
 

@@ -40,14 +40,17 @@ ONLY = {
 }
 """Values that a table can express, of keys that also have others."""
 
+HOOKS = {"clip_sample": " and sample `clipped(model)`", "thresholding": " and sample `thresholded(model)`"}
+"""What does the same to the model."""
+
 
 def from_scheduler_config(
     config: dict | str | Path, n: int, *, start: int = 0, mu: float | None = None
 ) -> tuple[Schedule, str, SamplerTable]:
     """Return schedule, prediction and table of a published checkpoint, as its scheduler would sample it in n steps.
 
-    The states are those of the variance-preserving or straight path that the network was trained on; schedulers in
-    sigma keep them divided by alpha, so start from `sigma(t_0) z`. Networks take time in other units: see `timestepped`.
+    States are those of the path that the network was trained on, also where the scheduler keeps them divided by alpha:
+    start from `sigma(t_0) z`. Networks take time in other units: see `timestepped`.
 
     Args:
         config: the dictionary, the file, or the folder that holds it.
@@ -74,6 +77,10 @@ def from_scheduler_config(
     return schedule, predicted(settings, schedule), kind.table(settings, schedule, ts[start:])
 
 
+def _loaded(path: Path) -> dict:
+    return json.loads((path / "scheduler_config.json" if path.is_dir() else path).read_text())
+
+
 def predicted(settings: dict, schedule: Schedule) -> str:
     """Return what the network predicts, in the words of `Denoiser`."""
     predicts, flow = settings.get("prediction_type", "flow_prediction"), isinstance(schedule, FlowMatching)
@@ -83,20 +90,18 @@ def predicted(settings: dict, schedule: Schedule) -> str:
 
 def read(config: dict | str | Path) -> tuple[Kind, dict]:
     """Return the kind of scheduler and all its settings, given or default."""
-    if not isinstance(config, dict):
-        path = Path(config)
-        config = json.loads((path / "scheduler_config.json" if path.is_dir() else path).read_text())
-    name = config.get("_class_name", "").removeprefix("Flax")
+    given = config if isinstance(config, dict) else _loaded(Path(config))
+    name = given.get("_class_name", "").removeprefix("Flax")
     require_one_of("_class_name", name, tuple(KINDS))
     kind = KINDS[name]
-    if unknown := sorted(config.keys() - kind.defaults.keys() - INERT):
+    if unknown := sorted(given.keys() - kind.defaults.keys() - INERT):
         raise ValueError(f"`config` has the keys {unknown}, which {name} is not known to read; drop them, or ask.")
-    settings = {**kind.defaults, **{key: value for key, value in config.items() if key in kind.defaults}}
+    settings = {**kind.defaults, **{key: value for key, value in given.items() if key in kind.defaults}}
     for key, values in (ONLY | kind.only).items():
         if key in settings and settings[key] not in values:
             raise ValueError(
-                f"`config` has {key}={settings[key]!r}, which no table expresses; set it to {values[0]!r}, and do what "
-                "is wanted in the network of the `Denoiser`."
+                f"`config` has {key}={settings[key]!r}, which no table expresses; set it to {values[0]!r}"
+                f"{HOOKS.get(key, '')}."
             )
     return kind, settings
 
@@ -141,6 +146,7 @@ class Timestepped(eqx.Module):
     steps: int = eqx.field(static=True)
 
     def __call__(self, x: PyTree, t: Array, cond: Any) -> PyTree:
+        """Return what the network says at the time of training that is `t`."""
         return self.fn(x, self.timestep(t), cond)
 
     def timestep(self, t: Any) -> Any:

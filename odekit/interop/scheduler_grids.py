@@ -1,13 +1,13 @@
 """The noise schedules and the discrete grids that a published scheduler_config.json names."""
 
-from typing import Any
-
 import numpy as np
 
 from odekit.errors import require_one_of
-from odekit.schedules import Schedule, betas, from_betas, zero_terminal_snr
+from odekit.samplers import discrete_grid, time_grid
+from odekit.schedules import EDM, DiscreteVP, betas, from_betas, zero_terminal_snr
 
-def variance_preserving(settings: dict) -> Schedule:
+
+def variance_preserving(settings: dict) -> DiscreteVP:
     """Return the schedule through the betas of the settings, at times (index + 1) / number of training steps."""
     kind, rates = settings["beta_schedule"], settings["trained_betas"]
     require_one_of("beta_schedule", kind, ("linear", "scaled_linear", "squaredcos_cap_v2"))
@@ -18,35 +18,36 @@ def variance_preserving(settings: dict) -> Schedule:
     return from_betas(zero_terminal_snr(rates) if settings.get("rescale_betas_zero_snr") else rates)
 
 
-def indices(settings: dict, n: int, spare: int, last: int | None = None) -> np.ndarray:
-    """Return n training steps from noise to data, real numbers where they are not whole.
+def indices(settings: dict, schedule: DiscreteVP, n: int, spare: int, used: int | None = None) -> np.ndarray:
+    """Return n training steps from noise to data, real numbers where "linspace" has them.
 
     Args:
-        settings: spacing, offset and number of training steps.
+        settings: spacing and offset.
+        schedule: made of the settings.
         n: number of steps.
         spare: how many more points the spacing has, which are left out at the end next to data; 0 or 1.
-        last: how many training steps are used; None for all.
+        used: how many training steps are used; None for all.
     """
-    total, spacing = settings["num_train_timesteps"], settings["timestep_spacing"]
-    require_one_of("timestep_spacing", spacing, ("linspace", "leading", "trailing"))
-    last = last or total
-    if spacing == "leading":
-        return (np.arange(n + spare) * (last // (n + spare)))[::-1][:n] + float(settings["steps_offset"])
-    if spacing == "trailing":
-        return np.round(np.arange(last, 0, -total / n)) - 1
-    points = np.linspace(0, last - 1, n + spare)[::-1][:n]
-    return np.round(points) if spare else points
+    spacing, used = settings["timestep_spacing"], used or schedule.n
+    if spacing == "linspace":
+        points = np.linspace(0, used - 1, n + spare)[::-1][:n]
+        return np.round(points) if spare else points
+    if used < schedule.n:
+        raise ValueError(
+            "`config` has a `lambda_min_clipped` that cuts training steps off; set `timestep_spacing` to 'linspace'."
+        )
+    ts = discrete_grid(schedule, n, spacing, steps_offset=settings["steps_offset"], drop_last=spare == 1)
+    return np.round(schedule.n * ts[:-1]) - 1
 
 
-def index_steps(settings: dict, n: int) -> np.ndarray:
+def index_steps(settings: dict, schedule: DiscreteVP, n: int) -> np.ndarray:
     """Return (n, 2) starts and ends of the steps of DDIM and PNDM, which have one length and may not meet."""
-    total = settings["num_train_timesteps"]
-    starts = np.round(indices(settings, n, 0))
-    ends = starts - total // n
-    return (np.stack([starts, np.where(ends < 0, -1 if settings["set_alpha_to_one"] else 0, ends)], axis=1) + 1) / total
+    starts, last = np.round(indices(settings, schedule, n, 0)), -1 if settings["set_alpha_to_one"] else 0
+    ends = starts - schedule.n // n
+    return (np.stack([starts, np.where(ends < 0, last, ends)], axis=1) + 1) / schedule.n
 
 
-def level_times(settings: dict, schedule: Schedule, n: int, spare: int, final: str) -> np.ndarray:
+def level_times(settings: dict, schedule: DiscreteVP, n: int, spare: int, final: str) -> np.ndarray:
     """Return the times of the noise levels sigma / alpha that the settings describe, and of a last one.
 
     Args:
@@ -56,11 +57,11 @@ def level_times(settings: dict, schedule: Schedule, n: int, spare: int, final: s
         spare: as for `indices`; with 1 the levels may also reach over all training steps, not those chosen.
         final: "zero", or "sigma_min" for the level of the first training step.
     """
-    total = settings["num_train_timesteps"]
+    total = schedule.n
     every = np.exp(-schedule.lam(np.arange(1, total + 1) / total))
     every[-1] = min(every[-1], 2.0**12)  # where no signal is left, levels are spaced below the square root of 2**24
     used = int(np.sum(-np.log(every) >= settings.get("lambda_min_clipped", -np.inf)))
-    index = indices(settings, n, spare, used)
+    index = indices(settings, schedule, n, spare, used)
     chosen = np.interp(index, np.arange(total), every)
     low, high = (every[0], every[-1]) if spare else (chosen[-1], chosen[0])
     levels = respaced(settings, chosen, settings.get("sigma_min") or low, settings.get("sigma_max") or high)
@@ -74,22 +75,21 @@ def level_times(settings: dict, schedule: Schedule, n: int, spare: int, final: s
 
 def respaced(settings: dict, levels: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return as many levels between `high` and `low` as there are, spaced as the settings ask for."""
-    u, rho = np.linspace(0.0, 1.0, len(levels)), settings.get("rho", 7.0)
-    if settings.get("use_karras_sigmas"):
-        return (high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    if settings.get("use_exponential_sigmas") or settings.get("use_lu_lambdas"):
-        return np.exp(np.log(high) + u * (np.log(low) - np.log(high)))
+    spacing = "karras" if settings.get("use_karras_sigmas") else "logsnr"
     if settings.get("use_beta_sigmas"):
         from scipy.special import betaincinv  # JAX brings SciPy; importing odekit does not load it
 
-        return low + betaincinv(0.6, 0.6, 1 - u) * (high - low)
+        return low + betaincinv(0.6, 0.6, np.linspace(1.0, 0.0, len(levels))) * (high - low)
+    if spacing == "karras" or settings.get("use_exponential_sigmas") or settings.get("use_lu_lambdas"):
+        rho = settings.get("rho") if spacing == "karras" else None
+        return time_grid(EDM(high, low), max(len(levels) - 1, 1), spacing, rho=rho)[: len(levels)]
     return levels
 
 
 def shifted(settings: dict, ts: np.ndarray, mu: float | None) -> np.ndarray:
     """Return the times of a flow shifted towards noise, by a constant or as the image size `mu` asks for."""
     if not settings.get("use_dynamic_shifting"):
-        shift = settings.get("shift", settings.get("flow_shift"))
+        shift = settings["shift"] if "shift" in settings else settings["flow_shift"]
     elif mu is None:
         raise ValueError(
             "`mu` is None, but the config shifts by image size; pass mu=base_shift + (max_shift - base_shift) * "

@@ -18,8 +18,7 @@ Times = Callable[[dict, int, float | None], tuple[Schedule, np.ndarray]]
 
 
 class Kind(NamedTuple):
-    """The settings that a class reads with their defaults, its schedule and times, the table on these, and of settings
-    that have also others the values that a table can express."""
+    """What a class amounts to: defaults, schedule with times, table, and the values of settings that a table holds."""
 
     defaults: dict[str, Any]
     times: Times
@@ -28,12 +27,13 @@ class Kind(NamedTuple):
 
 
 def _by_index(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
-    return grids.variance_preserving(settings), grids.index_steps(settings, n)
+    schedule = grids.variance_preserving(settings)
+    return schedule, grids.index_steps(settings, schedule, n)
 
 
 def _ddpm_times(settings: dict, n: int, mu: float | None) -> tuple[Schedule, np.ndarray]:
-    schedule, points = grids.variance_preserving(settings), np.round(grids.indices(settings, n, 0))
-    return schedule, np.append((points + 1) / settings["num_train_timesteps"], 0.0)
+    schedule = grids.variance_preserving(settings)
+    return schedule, np.append((np.round(grids.indices(settings, schedule, n, 0)) + 1) / schedule.n, 0.0)
 
 
 def _by_level(spare: int, final: str | None = None, *, from_one: bool = False) -> Times:
@@ -69,7 +69,9 @@ def _plain(build: Callable, *args: Any, **options: Any) -> Callable:
 
 def _over_steps(build: Callable, schedule: Schedule, steps: np.ndarray) -> SamplerTable:
     """Return the table over (n, 2) steps; where these don't meet, their tables are built one by one and joined."""
-    steps = steps[steps[:, 0] != steps[:, 1]]  # the last is of length zero where it starts and ends at one training step
+    steps = steps[
+        steps[:, 0] != steps[:, 1]
+    ]  # the last is of length zero where it starts and ends at one training step
     if np.array_equal(steps[1:, 0], steps[:-1, 1]):
         return build(schedule, np.append(steps[:, 0], steps[-1, 1]))
     rows = [build(schedule, step) for step in steps]
@@ -106,7 +108,9 @@ def _lowered(settings: dict, ts: np.ndarray) -> bool | str:
 
 def _dpm(settings: dict, schedule: Schedule, ts: np.ndarray) -> SamplerTable:
     algorithm, variant, order = (settings[key] for key in ("algorithm_type", "solver_type", "solver_order"))
-    require_one_of("algorithm_type", algorithm, ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"))
+    require_one_of(
+        "algorithm_type", algorithm, ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis")
+    )
     require_one_of("solver_type", variant, ("midpoint", "heun", "logrho", "bh1", "bh2"))
     if algorithm.startswith("sde") and order == 3:
         raise ValueError("`config` has solver_order=3 of an SDE, whose published weights are no solver's; set it to 2.")

@@ -110,7 +110,9 @@ for name in ("euler linspace", "euler leading", "euler trailing", "euler karras"
 for variant in ("bh1", "bh2"):
     for order in (1, 2, 3):
         for view in ("data", "noise"):
-            TABLES[f"unipc {variant} {order} {view}"] = with_options(unipc, order, variant=variant, view=view, **lowered)
+            TABLES[f"unipc {variant} {order} {view}"] = with_options(
+                unipc, order, variant=variant, view=view, **lowered
+            )
     TABLES[f"unip {variant} 2"] = with_options(unipc, 2, variant=variant, corrector=False, **lowered)
 
 
@@ -160,7 +162,11 @@ ROWS = {  # page: (theirs, ours, the runs that show it)
     "coming_from_diffusers.md": [
         ("`DDIMScheduler`, `step(eta=)`", "`ddim(schedule, ts, eta)`", "ddim [^i]"),
         ("`DDIMInverseScheduler`", "`ddim(schedule, ts[::-1])`", "ddim i"),
-        ('`DDPMScheduler(variance_type="fixed_small")`, `"fixed_large"`', '`ddpm(schedule, ts, "small")`, `"large"`', "ddpm"),
+        (
+            '`DDPMScheduler(variance_type="fixed_small")`, `"fixed_large"`',
+            '`ddpm(schedule, ts, "small")`, `"large"`',
+            "ddpm",
+        ),
         ("`PNDMScheduler(skip_prk_steps=True)`, `False`", '`pndm(schedule, ts, kind="plms")`, `"f"`', "pndm"),
         ("`IPNDMScheduler`", "`pndm(schedule, ts)`", "ipndm"),
         (
@@ -187,7 +193,11 @@ ROWS = {  # page: (theirs, ours, the runs that show it)
             "unipc? ... . ?[^f]*$",
         ),
         ("`SASolverScheduler`", "`sa(schedule, ts, order, corrector=, tau=, compat=True)`", "sa "),
-        ("`EulerDiscreteScheduler`, `EDMEulerScheduler`", "`euler(EDM(), sigmas)`, `ddim(schedule, ts)`", "(edm )?euler [^a]?"),
+        (
+            "`EulerDiscreteScheduler`, `EDMEulerScheduler`",
+            "`euler(EDM(), sigmas)`, `ddim(schedule, ts)`",
+            "(edm )?euler [^a]?",
+        ),
         ("`EulerAncestralDiscreteScheduler`", "`ddim(schedule, ts, 1.0)`", "euler ancestral"),
         ("`HeunDiscreteScheduler`", '`heun(EDM(), sigmas)`, `deis(schedule, ts, 1, "rhork")`', "heun"),
         ("`KDPM2DiscreteScheduler`", '`dpm(schedule, ts, 2, "singlestep")`', "kdpm2$"),

@@ -45,7 +45,9 @@ def test_samples_of_the_scheduler(name):
     assert np.max(np.abs(got - end)) < LOOSE.get(name, SINGLE) * np.max(np.abs(end))
 
 
-@pytest.mark.parametrize("name", [name for name in CHECKPOINTS if not CHECKPOINTS[name]["_class_name"].startswith("EDM")])
+@pytest.mark.parametrize(
+    "name", [name for name in CHECKPOINTS if not CHECKPOINTS[name]["_class_name"].startswith("EDM")]
+)
 def test_timesteps_of_the_scheduler(name):
     _, _, table = read(name)
     network = timestepped(lambda x, timestep, cond: timestep, CHECKPOINTS[name])
@@ -54,7 +56,9 @@ def test_timesteps_of_the_scheduler(name):
     np.testing.assert_allclose(got, want, atol=1.0 if any(part in name for part in CUT) else 0.02)
 
 
-@pytest.mark.parametrize("name", ["Stable Diffusion 1.5", "Stable Diffusion 2.1", "Playground 2.5", "Stable Diffusion 3"])
+@pytest.mark.parametrize(
+    "name", ["Stable Diffusion 1.5", "Stable Diffusion 2.1", "Playground 2.5", "Stable Diffusion 3"]
+)
 def test_networks_in_the_units_of_their_training(name):
     """From a network of timesteps to the samples, with nothing in between but the documented calls."""
     schedule, predicts, table = read(name)
@@ -87,7 +91,9 @@ def test_a_file_and_a_folder(tmp_path):
 
 def test_names_of_flax_schedulers_are_read_too():
     config = {**PUBLISHED["DiT"], "_class_name": "FlaxDDIMScheduler"}
-    np.testing.assert_array_equal(from_scheduler_config(config, 5)[2].t, from_scheduler_config(PUBLISHED["DiT"], 5)[2].t)
+    np.testing.assert_array_equal(
+        from_scheduler_config(config, 5)[2].t, from_scheduler_config(PUBLISHED["DiT"], 5)[2].t
+    )
 
 
 def test_start_leaves_out_the_noisiest_steps():
@@ -111,13 +117,19 @@ def test_keys_without_effect_are_named():
     ("config", "sentence"),
     [
         ({"_class_name": "LCMScheduler"}, "`_class_name` is 'LCMScheduler'; it must be 'DDIMScheduler'"),
-        ({"_class_name": "DDIMScheduler"}, "clip_sample=True, which no table expresses; set it to False"),
+        (
+            {"_class_name": "DDIMScheduler"},
+            "clip_sample=True, which no table expresses; set it to False and sample `clipped",
+        ),
         ({**PUBLISHED["PixArt-alpha"], "thresholding": True}, "thresholding=True, which no table"),
         ({**PUBLISHED["PixArt-alpha"], "variance_type": "learned_range"}, "variance_type='learned_range'"),
         ({**PUBLISHED["PixArt-alpha"], "algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "set it to 2"),
         ({**PUBLISHED["PixArt-alpha"], "prediction_type": "flow_prediction"}, "`prediction_type` is 'flow_prediction'"),
         ({**PUBLISHED["PixArt-alpha"], "beta_schedule": "sigmoid"}, "`beta_schedule` is 'sigmoid'; it must be"),
-        ({**PUBLISHED["Stable Diffusion 1.5"], "timestep_spacing": "trailing"}, "timestep_spacing='trailing', which no table"),
+        (
+            {**PUBLISHED["Stable Diffusion 1.5"], "timestep_spacing": "trailing"},
+            "timestep_spacing='trailing', which no table",
+        ),
         (PUBLISHED["FLUX.1 dev"], "`mu` is None, but the config shifts by image size"),
         ({**PUBLISHED["Wan 2.1"], "final_sigmas_type": "sigma_min"}, "flow sigmas that end before 0"),
         ({"_class_name": "EDMEulerScheduler", "final_sigmas_type": "sigma_min"}, "set it to 'zero'"),
