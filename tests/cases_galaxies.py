@@ -59,7 +59,20 @@ def wheel():
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
-            command = "-m pip download -q --no-deps --only-binary :all: --retries 1 --timeout 20 -d".split()
+            command = [
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--retries",
+                "1",
+                "--timeout",
+                "20",
+                "-d",
+            ]
             asked = [sys.executable, *command, folder, VERSION]
             ended = subprocess.run(asked, capture_output=True, text=True, timeout=300, check=False)
             if ended.returncode:

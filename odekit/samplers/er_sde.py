@@ -115,4 +115,4 @@ def _extended(grid: Grid, phi: Callable[[Any], Any], compat: bool) -> Exponentia
         return [gain[rows], *(grid.alpha[rows + 1] * moment for moment in sums)]
 
     noise = grid.sigma[1:] * xp.sqrt((1 - fading) * (1 + fading))
-    return Exponential(grid, keep, noise, rho, published if compat else moments)
+    return Exponential(grid, grid.lam[1:] - grid.lam[:-1], keep, noise, rho, published if compat else moments)

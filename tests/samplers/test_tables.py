@@ -30,6 +30,7 @@ from odekit.samplers import (
     er_sde,
     euler,
     euler_maruyama,
+    flow_dps,
     heun,
     pndm,
     restart,
@@ -42,11 +43,9 @@ from odekit.samplers import (
     time_grid,
     unipc,
 )
-from odekit.schedules import Schedule, VPCosine
-from odekit.solvers.tableaus import RK4
-from odekit.samplers import TABLES, Denoiser, adams, ddim, dpmpp, euler, flow_dps, heun, sa, sample, time_grid
 from odekit.schedules import VE as GeometricVE
 from odekit.schedules import FlowMatching, KineticOptimal, Schedule, SubVP, VPCosine
+from odekit.solvers.tableaus import RK4
 
 PLAIN = V3Statistics(np.linspace(-12.0, 12.0, 5), np.ones(5), np.zeros(5), np.zeros(5))
 VARIANTS = {  # every builder, in each of its forms
