@@ -40,6 +40,9 @@ ONLY = {
 }
 """Values that a table can express, of keys that also have others."""
 
+FLAX = {"DDIMScheduler": {"clip_sample": False}, "DPMSolverMultistepScheduler": {"final_sigmas_type": "sigma_min"}}
+"""Defaults of classes whose Flax version, `FlaxDDIMScheduler` and so on, had others."""
+
 HOOKS = {"clip_sample": " and sample `clipped(model)`", "thresholding": " and sample `thresholded(model)`"}
 """What does the same to the model."""
 
@@ -91,12 +94,14 @@ def predicted(settings: dict, schedule: Schedule) -> str:
 def read(config: dict | str | Path) -> tuple[Kind, dict]:
     """Return the kind of scheduler and all its settings, given or default."""
     given = config if isinstance(config, dict) else _loaded(Path(config))
-    name = given.get("_class_name", "").removeprefix("Flax")
+    full_name = given.get("_class_name", "")
+    name = full_name.removeprefix("Flax")
     require_one_of("_class_name", name, tuple(KINDS))
     kind = KINDS[name]
     if unknown := sorted(given.keys() - kind.defaults.keys() - INERT):
         raise ValueError(f"`config` has the keys {unknown}, which {name} is not known to read; drop them, or ask.")
-    settings = {**kind.defaults, **{key: value for key, value in given.items() if key in kind.defaults}}
+    defaults = kind.defaults | (FLAX.get(name, {}) if name != full_name else {})
+    settings = {**defaults, **{key: value for key, value in given.items() if key in kind.defaults}}
     for key, values in (ONLY | kind.only).items():
         if key in settings and settings[key] not in values:
             raise ValueError(

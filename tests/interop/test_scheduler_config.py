@@ -89,11 +89,13 @@ def test_a_file_and_a_folder(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_names_of_flax_schedulers_are_read_too():
-    config = {**PUBLISHED["DiT"], "_class_name": "FlaxDDIMScheduler"}
-    np.testing.assert_array_equal(
-        from_scheduler_config(config, 5)[2].t, from_scheduler_config(PUBLISHED["DiT"], 5)[2].t
-    )
+def test_flax_schedulers_have_their_own_defaults():
+    """Those of DDIM did not clip, those of DPM-Solver ended at the first training step."""
+    config = {key: value for key, value in PUBLISHED["DiT"].items() if key != "clip_sample"}
+    table = from_scheduler_config({**config, "_class_name": "FlaxDDIMScheduler"}, 5)[2]
+    np.testing.assert_array_equal(table.evals, from_scheduler_config(PUBLISHED["DiT"], 5)[2].evals)
+    config = {"_class_name": "FlaxDPMSolverMultistepScheduler"}
+    assert float(from_scheduler_config(config, 5)[2].t_state[-1]) == 1e-3
 
 
 def test_start_leaves_out_the_noisiest_steps():
