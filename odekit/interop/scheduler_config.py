@@ -99,7 +99,7 @@ def read(config: dict | str | Path) -> tuple[Kind, dict]:
     require_one_of("_class_name", name, tuple(KINDS))
     kind = KINDS[name]
     if unknown := sorted(given.keys() - kind.defaults.keys() - INERT):
-        raise ValueError(f"`config` has the keys {unknown}, which {name} is not known to read; drop them, or ask.")
+        raise ValueError(f"`config` has the keys {unknown}, which {name} does not read here; drop what has no effect.")
     defaults = kind.defaults | (FLAX.get(name, {}) if name != full_name else {})
     settings = {**defaults, **{key: value for key, value in given.items() if key in kind.defaults}}
     for key, values in (ONLY | kind.only).items():

@@ -34,7 +34,7 @@ def generate(scheduler, params, latents, n, key=None):
     return latents
 
 
-@pytest.mark.parametrize("name", ["DiT", "Stable Diffusion 1.5", "DPM++ 3M", "Wan 2.1", "SDXL Turbo"])
+@pytest.mark.parametrize("name", ["DiT", "Stable Diffusion 1.5", "Wan 2.1", "SDXL Turbo"])
 def test_a_flax_loop_with_another_import(name):
     config, params, key = CHECKPOINTS[name], jnp.float32(0.7), jax.random.key(2)
     got = jax.jit(generate, static_argnums=(0, 3))(FlaxScheduler(config), params, LATENTS, 6, key)
@@ -55,17 +55,17 @@ def test_the_loop_outside_of_a_compiled_function_and_from_the_middle():
     config, changed = PUBLISHED["PixArt-alpha"], []
     scheduler = FlaxScheduler(config)
     for shift in (0.0, 0.5):
-        state = scheduler.set_timesteps(scheduler.create_state(), 8, LATENTS.shape, start=5)
-        np.testing.assert_array_equal(state.timesteps, [375, 250, 125])
+        state = scheduler.set_timesteps(scheduler.create_state(), 8, LATENTS.shape, start=6)
+        np.testing.assert_array_equal(state.timesteps, [250, 125])
         latents = LATENTS
         for t in state.timesteps:
             latents, state = scheduler.step(state, 0.5 * latents, t, latents)
             latents = latents + jnp.float32(shift if state.row == 1 else 0.0)
-        assert int(state.row) == 3
+        assert int(state.row) == 2
         changed.append(latents)
     assert float(jnp.min(jnp.abs(changed[1] - changed[0]))) > 0.1
-    schedule, _, table = from_scheduler_config(config, 8, start=5)
-    noisy = scheduler.add_noise(state, LATENTS, jnp.ones_like(LATENTS), jnp.full(8, 375))
+    schedule, _, table = from_scheduler_config(config, 8, start=6)
+    noisy = scheduler.add_noise(state, LATENTS, jnp.ones_like(LATENTS), jnp.full(8, 250))
     t = float(table.t[0])
     np.testing.assert_allclose(noisy, schedule.alpha(t) * np.asarray(LATENTS) + schedule.sigma(t), rtol=1e-5)
 

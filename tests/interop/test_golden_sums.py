@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases_sampling import run_by_hand
 
-from odekit.interop import from_scheduler_config
-from odekit.samplers import adams, dpm, euler, heun
+from odekit.interop import from_scheduler_config, timestepped
+from odekit.samplers import Denoiser, adams, dpm, euler, heun, sample
 from odekit.schedules import EDM
 
 BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000}
@@ -91,6 +92,14 @@ def test_means(name, expected, settings):
 def test_sums_of_schedulers_in_sigma(name, expected, karras):
     config = {"_class_name": f"{name}Scheduler", **LATER, "use_karras_sigmas": karras}
     assert np.sum(np.abs(samples(config, scaled=True))) == pytest.approx(expected, rel=2e-6)
+
+
+def test_sum_of_a_preconditioned_network():
+    config = {"_class_name": "EDMEulerScheduler"}
+    schedule, predicts, table = from_scheduler_config(config, 10)
+    model = Denoiser(timestepped(lambda x, t, cond: x * t / (t + 1), config), schedule, predicts)
+    end = sample(model, table, jnp.asarray(RAMP) * np.hypot(80.0, 1.0))
+    assert np.sum(np.abs(end)) == pytest.approx(34.1855, rel=2e-6)
 
 
 def overwritten(table, alpha):

@@ -24,7 +24,12 @@ def test_the_call_gives_the_numbers():
 
 
 def test_noise_comes_from_the_key_and_options_reach_the_table():
-    sigmas = np.array(RUN["levels"])
+    sigmas, traces = np.array(RUN["levels"]), []
+
+    def model(x, sigma):
+        traces.append(sigma.shape)
+        return EXACT.data(x, sigma)
+
     one, same, other, quiet = (
         kdiffusion.sample_euler_ancestral(model, X, sigmas, key=jax.random.key(seed), eta=eta)
         for seed, eta in ((0, 1.0), (0, 1.0), (1, 1.0), (0, 1e-9))
@@ -32,6 +37,7 @@ def test_noise_comes_from_the_key_and_options_reach_the_table():
     np.testing.assert_array_equal(one, same)
     assert np.max(np.abs(one - other)) > 1e-2
     np.testing.assert_allclose(quiet, RUN["end"], rtol=1e-6)
+    assert len(traces) == 1  # four calls, one program
 
 
 def test_extra_arguments_reach_the_model():
