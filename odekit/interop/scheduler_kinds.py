@@ -69,9 +69,7 @@ def _plain(build: Callable, *args: Any, **options: Any) -> Callable:
 
 def _over_steps(build: Callable, schedule: Schedule, steps: np.ndarray) -> SamplerTable:
     """Return the table over (n, 2) steps; where these don't meet, their tables are built one by one and joined."""
-    steps = steps[
-        steps[:, 0] != steps[:, 1]
-    ]  # the last is of length zero where it starts and ends at one training step
+    steps = steps[steps[:, 0] != steps[:, 1]]  # the last may start and end at the first training step
     if np.array_equal(steps[1:, 0], steps[:-1, 1]):
         return build(schedule, np.append(steps[:, 0], steps[-1, 1]))
     rows = [build(schedule, step) for step in steps]
