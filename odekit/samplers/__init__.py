@@ -13,6 +13,7 @@ from odekit.samplers.flow_dps import consistent, descent, flow_dps
 from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
 from odekit.samplers.guidance import guided, guided_by
 from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
+from odekit.samplers.langevin import predictor_corrector
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
@@ -80,6 +81,7 @@ __all__ = [
     "hooked",
     "inpainted",
     "pndm",
+    "predictor_corrector",
     "reflect",
     "replaced",
     "restart",

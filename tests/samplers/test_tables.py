@@ -68,7 +68,7 @@ VARIANTS = {  # every builder, in each of its forms
     "dpmpp2 single": lambda s, ts: dpmpp(s, ts, 2, "singlestep", lower_order_final=True),
     "dpmpp3 single": lambda s, ts: dpmpp(s, ts, 3, "singlestep", variant="heun", lower_order_final=True),
     "dpm_v3": lambda s, ts: dpm_v3(s, ts, PLAIN, 2, lower_order_final=True),
-    "edm churn": lambda s, ts: edm(s, ts, churn=1.0, lower_order_final=True),
+    "edm churn": lambda s, ts: edm(s, ts, churn=1.0, churn_max=50.0, lower_order_final=True),
     "er_sde3": er_sde,
     "er_sde2 compat": lambda s, ts: er_sde(s, ts, 2, compat=True),
     "euler": euler,
@@ -88,7 +88,7 @@ VARIANTS = {  # every builder, in each of its forms
     "sa3c4": lambda s, ts: sa(s, ts, 3, corrector=4, lower_order_final=True),
     "sa2c2 compat": lambda s, ts: sa(s, ts, 2, corrector=2, compat=True),
     "sa2c2 ode": lambda s, ts: sa(s, ts, 2, corrector=2, tau=0.0, lower_order_final=True),
-    "seeds2": lambda s, ts: seeds(s, ts, 2, tau=lambda t: t > 0.3, lower_order_final=True),
+    "seeds2": lambda s, ts: seeds(s, ts, 2, tau=np.arange(len(ts) - 1) % 2, lower_order_final=True),
     "unipc2": lambda s, ts: unipc(s, ts, 2, corrector=np.arange(len(ts) - 1) != 1, lower_order_final=True),
     "unipc2 noise": lambda s, ts: unipc(s, ts, 2, view="noise", compat=True, lower_order_final=True),
 }
@@ -214,7 +214,8 @@ SCHEDULES = {
     "circle": KineticOptimal(0.0),
     "kinetic up": KineticOptimal(0.4, data_at=1),
 }
-IN_TIME = ("deis2", "pndm3 f")  # polynomials or stages in time itself, as is everything in the velocity view
+# Polynomials, stages or noise in time and state themselves, as is everything in the velocity view.
+IN_TIME = ("ddpm large", "deis2", "euler_maruyama", "pndm3 f", "reverse_diffusion")
 IN_LAM = [name for name in VARIANTS if name not in IN_TIME and VARIANTS[name](VP, [1.0, 0.5, 0.1]).view != "velocity"]
 
 
