@@ -1,5 +1,6 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
+from odekit.samplers.accelerated import accelerated_ddim
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, guided
@@ -15,7 +16,7 @@ from odekit.samplers.stochastic import sa
 from odekit.samplers.unipc import unipc
 from odekit.samplers.v3_statistics import V3Statistics, v3_statistics
 
-TABLES = (adams, ddim, deis, dpm, dpm_v3, dpmpp, euler, heun, pndm, rf, runge_kutta, sa, unipc)
+TABLES = (accelerated_ddim, adams, ddim, deis, dpm, dpm_v3, dpmpp, euler, heun, pndm, rf, runge_kutta, sa, unipc)
 """Every table builder."""
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Empirical",
     "GaussianMixture",
     "V3Statistics",
+    "accelerated_ddim",
     "adams",
     "budget_orders",
     "ddim",
