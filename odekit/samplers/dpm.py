@@ -118,9 +118,7 @@ def _dpm(
         order = budget_orders(len(ts) - 1, order)
         ts = (ts if isinstance(ts, Tracer) else np.asarray(ts))[np.cumsum([0, *order])]
     if kind != "multistep":
-        if callable(tau) or np.any(tau):
-            raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
-        return singlestep(order, schedule, ts, variant, lower, **about)
+        return singlestep(order, schedule, ts, variant, lower, tau, **about)
     require_one_of("order", order, (1, 2, 3))
     grid = on_grid(schedule, ts)
     ex = exponential(grid, schedule, tau, view=about["view"])
@@ -128,7 +126,7 @@ def _dpm(
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
         if count == 2 and variant == "midpoint":  # the mean of a linear function, not its exponentially weighted mean
-            return [exact[0], 0.5 * (grid.lam[rows + 1] - grid.lam[rows]) * exact[0]]
+            return [exact[0], 0.5 * ex.dlam[rows] * exact[0]]
         return [*exact[:2], 0.5 * exact[2]] if count == 3 and compat else exact
 
     published = ex._replace(moments=moments)

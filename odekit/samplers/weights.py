@@ -1,21 +1,13 @@
 """Weights of interpolating polynomials: exponential Adams, plain Adams and their correctors are one formula."""
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-# 40 nodes integrate exp(-z (1 - x)) x**k to rounding for z up to about 60.
+# 40 nodes integrate exp(-z (1 - x)) x**k to rounding for z up to about 60, without the cancellation of closed forms.
 NODES, WEIGHTS = ((1 + np.polynomial.legendre.leggauss(40)[0]) / 2, np.polynomial.legendre.leggauss(40)[1] / 2)
 """Of Gauss-Legendre quadrature on [0, 1]."""
-
-
-def exponential_moments(xp: ModuleType, z: Any, count: int) -> list:
-    """Return `z int_0^1 exp(-z (1-x)) x**k dx` for k=0..count-1, z of shape (R,): by quadrature, so nothing cancels."""
-    x, w = (xp.asarray(a, z.dtype)[None, :] for a in (NODES, WEIGHTS))
-    decay = w * z[:, None] * xp.exp(-z[:, None] * (1 - x))
-    return [xp.sum(decay * x**k, axis=1) for k in range(count)]
 
 
 def polynomial_weights(offsets: Sequence[Any], moments: Sequence[Any], *, pseudo: bool = False) -> list:

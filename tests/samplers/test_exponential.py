@@ -1,11 +1,13 @@
 """The one weights function against adaptive quadrature of its definition."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases_sampling import FM, VP
 from scipy.integrate import quad
 
-from odekit.samplers import time_grid
+from odekit.samplers import ddim, deis, dpmpp, sa, time_grid
 from odekit.samplers.exponential import exponential
 from odekit.samplers.grids import on_grid
 
@@ -78,3 +80,31 @@ def test_state_and_noise_of_an_exact_step(tau):
 def test_the_noise_view_needs_data_to_start_from():
     with pytest.raises(ValueError, match="`ts` starts at 1, where there is no data"):
         exponential(on_grid(FM, [1.0, 0.5]), FM, view="noise")
+
+
+BUILDERS = {
+    "ddim eta=1": lambda s, ts: ddim(s, ts, 1.0),
+    "dpmpp3": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=False),
+    "sa3c4": lambda s, ts: sa(s, ts, 3, corrector=4, tau=0.6, lower_order_final=False),
+    "deis2": lambda s, ts: deis(s, ts, 2),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_grid_being_trained_may_have_infinite_ends(name):
+    """From pure noise to none: the numbers of the concrete grid, and finite gradients, right between the ends."""
+    ts, step, random = time_grid(FM, 5, start=0.99 if name == "deis2" else None), 1e-6, np.random.RandomState(0)
+    leaves = jax.tree.leaves(BUILDERS[name](FM, ts))
+    weights = [random.standard_normal(leaf.shape) for leaf in leaves]
+
+    def total(ts):
+        got = jax.tree.leaves(BUILDERS[name](FM, ts))
+        return sum(jnp.vdot(jnp.asarray(w), leaf) for w, leaf in zip(weights, got, strict=True)), got
+
+    (_, traced), slopes = jax.jit(jax.value_and_grad(total, has_aux=True))(jnp.asarray(ts))
+    for a, b in zip(leaves, traced, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-12)
+    assert np.all(np.isfinite(slopes))
+    for k in range(1, 5):
+        up, down = (total(ts + by * np.eye(6)[k])[0] for by in (step, -step))
+        np.testing.assert_allclose((up - down) / (2 * step), slopes[k], rtol=1e-6, atol=1e-6)
