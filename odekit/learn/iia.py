@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable, TableState
@@ -112,14 +111,10 @@ def _corrected(
     seen = [*before.slots, *(jax.tree.map(lambda leaf, j=j: leaf[j], after.ring) for j in range(depth))]
     columns = [lincomb(tuple(map(float, form)), seen) for form in plan.forms[k]]
     lacking = _flat(wanted) - _flat(after.slots[plan.renewed[0]])
-    found = jnp.linalg.lstsq(jnp.stack([_flat(column) for column in columns], axis=-1), lacking)[0]
-    correction = lincomb(found, columns)
+    found = np.linalg.lstsq(np.stack([_flat(column) for column in columns], axis=-1), lacking)[0]
+    correction = lincomb(tuple(map(float, found)), columns)
     states = tuple(add(u, correction) if a in plan.renewed else u for a, u in enumerate(after.slots))
-    row, at = (
-        jnp.sum(found[:, None] * jnp.asarray(np.stack(plan.forms[k]), found.dtype), axis=0),
-        np.array(plan.renewed),
-    )
-    row = row.astype(table.states.dtype)
+    row, at = jnp.asarray(found @ np.stack(plan.forms[k]), table.states.dtype), np.array(plan.renewed)
     table = eqx.tree_at(
         lambda table: (table.states, table.evals),
         table,
@@ -128,8 +123,9 @@ def _corrected(
     return table, TableState(states, after.ring)
 
 
-def _flat(x: PyTree) -> Array:
-    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(x)])
+def _flat(x: PyTree) -> np.ndarray:
+    """Return all numbers in a row on the host, in float64: the columns of a fit are nearly parallel."""
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(x)])
 
 
 def _between(schedule: Schedule, first: float, last: float, n: int) -> np.ndarray:

@@ -46,7 +46,7 @@ from odekit.samplers import (
 )
 from odekit.schedules import VE as GeometricVE
 from odekit.schedules import FlowMatching, KineticOptimal, Schedule, SubVP, VPCosine
-from odekit.solvers.tableaus import RK4
+from odekit.solvers.tableaus import Bosh3, Ralston
 
 PLAIN = V3Statistics(np.linspace(-12.0, 12.0, 5), np.ones(5), np.zeros(5), np.zeros(5))
 VARIANTS = {  # every builder, in each of its forms
@@ -66,7 +66,7 @@ VARIANTS = {  # every builder, in each of its forms
     "dpmpp2 sde": lambda s, ts: dpmpp(s, ts, 2, tau=1.0, lower_order_final=True),
     "dpmpp3": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True),
     "dpmpp3 compat": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True, compat=True),
-    "dpm fast": lambda s, ts: dpm(s, ts, 3, "fast", lower_order_final=True),
+    "dpm fast": lambda s, ts: dpm(s, ts, 2, "fast", lower_order_final=True),
     "dpmpp3 single": lambda s, ts: dpmpp(s, ts, 3, "singlestep", variant="heun", lower_order_final=True),
     "dpm_v3": lambda s, ts: dpm_v3(s, ts, PLAIN, 2, lower_order_final=True),
     "edm churn": lambda s, ts: edm(s, ts, churn=1.0, lower_order_final=True),
@@ -83,8 +83,8 @@ VARIANTS = {  # every builder, in each of its forms
     "reverse_diffusion": reverse_diffusion,
     "rf": rf,
     "rf reuse": lambda s, ts: rf(s, ts, reuse=True),
-    "runge_kutta": lambda s, ts: runge_kutta(s, ts, RK4(), euler_at_final=True),
-    "runge_kutta rho": lambda s, ts: runge_kutta(s, ts, RK4(), "rho", euler_at_final=True),
+    "runge_kutta": lambda s, ts: runge_kutta(s, ts, Ralston(), euler_at_final=False),
+    "runge_kutta rho": lambda s, ts: runge_kutta(s, ts, Bosh3(), "rho"),
     "sa3": lambda s, ts: sa(s, ts, 3, lower_order_final=True),
     "sa3c4": lambda s, ts: sa(s, ts, 3, corrector=4, lower_order_final=True),
     "sa2c2 compat": lambda s, ts: sa(s, ts, 2, corrector=2, compat=True),
