@@ -5,15 +5,17 @@ from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_d
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, under
+from odekit.samplers.discrete import discrete_grid
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.dpm_v3 import dpm_v3
 from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
 from odekit.samplers.flow_dps import consistent, descent, flow_dps
-from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
+from odekit.samplers.grids import flow_shift, time_grid
 from odekit.samplers.guidance import guided, guided_by
 from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
+from odekit.samplers.langevin import predictor_corrector
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
@@ -83,6 +85,7 @@ __all__ = [
     "hooked",
     "inpainted",
     "pndm",
+    "predictor_corrector",
     "reflect",
     "replaced",
     "restart",
