@@ -1,5 +1,6 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
+from odekit.samplers.accelerated import accelerated_ddim
 from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
@@ -24,6 +25,7 @@ from odekit.samplers.unipc import unipc
 from odekit.samplers.v3_statistics import V3Statistics, v3_statistics
 
 TABLES = (
+    accelerated_ddim,
     adams,
     ancestral,
     ddim,
@@ -56,6 +58,7 @@ __all__ = [
     "GaussianMixture",
     "Reflected",
     "V3Statistics",
+    "accelerated_ddim",
     "adams",
     "ancestral",
     "budget_orders",
