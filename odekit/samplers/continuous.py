@@ -40,6 +40,23 @@ class Velocity(eqx.Module):
         return self.held().velocity(x, t, args)
 
 
+class VelocityInLam(eqx.Module):
+    """The velocity of a model per unit of lam."""
+
+    held: Held
+
+    def __call__(self, lam: Array, x: PyTree, args: Any) -> PyTree:
+        """Return `dx/dlam` of the probability flow."""
+        model = self.held()
+        t = model.schedule.t_of_lam(lam)
+        return scale(1 / lam_rate(model.schedule, t), model.velocity(x, t, args))
+
+
+def lam_rate(schedule: Schedule, t: Any) -> Any:
+    """Return the time derivative of lam."""
+    return schedule.alpha_dot(t) / schedule.alpha(t) - schedule.sigma_dot(t) / schedule.sigma(t)
+
+
 class ReverseDrift(eqx.Module):
     """`(1 + eta**2) velocity - eta**2 (alpha_dot / alpha) x`: the score never appears, nor a second evaluation."""
 
@@ -77,7 +94,7 @@ def diffusion(schedule: Schedule, t: Any) -> Any:
     return jnp.sqrt(jnp.abs(squared))
 
 
-def probability_flow(model: Any) -> ODE:
+def probability_flow(model: Any, variable: str = "time") -> ODE:
     """Return the ODE whose solutions have the marginal laws of a model's noising process.
 
     Integrate it from the time of noise to that of data to sample (t falls for most schedules, and rises where data is
@@ -87,13 +104,16 @@ def probability_flow(model: Any) -> ODE:
     sample its own.
 
     Args:
-        model: a `Denoiser`, or any object with a method `velocity(x, t, cond)`.
+        model: a `Denoiser`, or any object with a method `velocity(x, t, cond)`, and for "lam" a `schedule`.
+        variable: what the ODE runs in: "time", or "lam", half the log signal-to-noise ratio, in which the flow of a
+            diffusion model is evenly hard; both ends must then be finite.
 
     Returns:
         The problem; `args` of `solve` is the condition.
 
     Raises:
-        TypeError: the model has no velocity.
+        TypeError: the model has no velocity or, where it is needed, no schedule.
+        ValueError: there is no such variable.
 
     Example:
         >>> import odekit as ok
@@ -104,7 +124,12 @@ def probability_flow(model: Any) -> ODE:
     Source: Song et al., ICLR 2021, eq. 13 (arXiv 2011.13456).
     """
     _require("velocity", model)
-    return ODE(Velocity(Held.of(model)))
+    if variable not in ("time", "lam"):
+        raise ValueError(f"`variable` is {variable!r}; it must be 'time' or 'lam'.")
+    if variable == "time":
+        return ODE(Velocity(Held.of(model)))
+    _require("schedule", model)
+    return ODE(VelocityInLam(Held.of(model)))
 
 
 def reverse_sde(model: Any, eta: Scalar = 1.0) -> SDE:
