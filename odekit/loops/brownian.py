@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from odekit import errors
 from odekit.problem import SDE
-from odekit.trees import common_real, scale, select
+from odekit.trees import Flat, common_real, scale
 from odekit.typing import PyTree
 
 
@@ -24,16 +24,12 @@ def increments(key: Array) -> Callable[[Array, Array, PyTree], PyTree]:
     """
 
     def noise(k: Array, dt: Array, y: PyTree) -> PyTree:
-        return scale(jnp.sqrt(jnp.abs(dt)), _normals(jax.random.fold_in(key, k), y))
+        leaves, tree = jax.tree.flatten(y)
+        keys = jax.random.split(jax.random.fold_in(key, k), len(leaves))
+        draws = [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
+        return scale(jnp.sqrt(jnp.abs(dt)), jax.tree.unflatten(tree, draws))
 
     return noise
-
-
-def _normals(key: Array, y: PyTree) -> PyTree:
-    """Return unit normals shaped like y."""
-    leaves, tree = jax.tree.flatten(y)
-    keys = jax.random.split(key, len(leaves))
-    return tree.unflatten([jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)])
 
 
 class Terms(NamedTuple):
@@ -85,22 +81,22 @@ class Driven(eqx.Module):
 
     def _path(self, t: Array, y: PyTree) -> PyTree:
         key, dtype = jax.random.wrap_key_data(self.key, impl=self.kind), common_real(y)
-        levels = 24 if jnp.finfo(dtype).bits == 32 else 30
+        flat = Flat.of(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.result_type(x.dtype, dtype)), y), ())
         t, t0, t1 = (jnp.asarray(x, dtype) for x in (t, self.t0, self.t1))
-        whole = jnp.abs(t1 - t0)
         r = jnp.clip((t - t0) / jnp.where(t1 == t0, 1, t1 - t0), 0, 1)
-        wide = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.result_type(x.dtype, dtype)), y)
 
-        def draw(number: Array, variance: Array) -> PyTree:
-            return scale(jnp.sqrt(variance), _normals(jax.random.fold_in(key, number), wide))
+        def draw(number: Array, variance: Array) -> Array:
+            return jnp.sqrt(variance) * jax.random.normal(jax.random.fold_in(key, number), flat.vector.shape, dtype)
 
-        def halve(_: Any, state: tuple) -> tuple:
+        def halve(_: Any, state: tuple[Array, ...]) -> tuple[Array, ...]:
             number, r, length, left, right = state
-            middle = jax.tree.map(lambda a, b, z: (a + b) / 2 + z, left, right, draw(number, length / 4))
+            middle = (left + right) / 2 + draw(number, length / 4)
             beyond = r >= 0.5
-            left, right = select(beyond, middle, left), select(beyond, right, middle)
+            left, right = jnp.where(beyond, middle, left), jnp.where(beyond, right, middle)
             return 2 * number + beyond.astype(number.dtype), 2 * r - beyond.astype(r.dtype), length / 2, left, right
 
-        first = jnp.ones((), jnp.uint32), r, whole, wide, draw(jnp.zeros((), jnp.uint32), whole)
-        number, r, length, left, right = lax.fori_loop(0, levels, halve, first)
-        return jax.tree.map(lambda a, b, z: a + r * (b - a) + z, left, right, draw(number, length * r * (1 - r)))
+        whole, number = jnp.abs(t1 - t0), jnp.ones((), jnp.uint32)
+        first = number, r, whole, jnp.zeros_like(flat.vector), draw(0 * number, whole)
+        number, r, length, left, right = lax.fori_loop(0, 24 if jnp.finfo(dtype).bits == 32 else 30, halve, first)
+        here = flat.restore(left + r * (right - left) + draw(number, length * r * (1 - r)))
+        return jax.tree.map(lambda w: w * 0.5**0.5 if jnp.iscomplexobj(w) else w, here)

@@ -10,7 +10,7 @@ from jax import Array
 
 from odekit import errors
 from odekit.control import PID
-from odekit.samplers.continuous import lam_rate, probability_flow, reverse_sde
+from odekit.samplers.continuous import Alone, keys_of, lam_rate, probability_flow, reverse_sde
 from odekit.schedules import Schedule
 from odekit.solution import Solution
 from odekit.solve import solve
@@ -137,22 +137,6 @@ def DPM23(schedule: Schedule) -> ExponentialInLam:
 
 
 _PAIRS = {2: DPM12, 3: DPM23}
-
-
-class Alone(eqx.Module):
-    """A model of batches, asked for one sample without a batch axis."""
-
-    model: Any
-
-    @property
-    def schedule(self) -> Schedule:
-        """The model's schedule."""
-        return self.model.schedule
-
-    def velocity(self, x: PyTree, t: Array, cond: Any) -> PyTree:
-        """Return the velocity of one sample."""
-        x, cond = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (x, cond))
-        return jax.tree.map(lambda leaf: leaf[0], self.model.velocity(x, t, cond))
 
 
 def by_larger(err: PyTree, y0: PyTree, y1: PyTree, rtol: PyTree, atol: PyTree) -> Array:
@@ -300,16 +284,12 @@ def gotta_go_fast(
     if errors.known(first) and at.alpha(np.asarray(first)) == 0:
         raise ValueError(f"`start` is {first:g}, where there is no data in the state; start a little later.")
     pid = PID(rtol, atol, norm=by_larger) if controller is None else controller
-    batch = jax.tree.leaves(x_init)[0].shape[0]
-    alone = key.ndim == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)
-    keys = jax.random.split(key, batch) if alone else key
-
     def one(x: PyTree, key: Array, cond: Any) -> Solution:
         return solve(
             problem, x, first, last, StochasticHeun(), cond, key=key, controller=pid, max_steps=max_steps, throw=throw
         )
 
-    sol = jax.vmap(one)(x_init, keys, cond)
+    sol = jax.vmap(one)(x_init, keys_of(key, x_init), cond)
     if not denoise:
         return sol
     clean = model.data(sol.y1, last, cond)

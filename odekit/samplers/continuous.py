@@ -10,7 +10,7 @@ from jax import Array
 from odekit.problem import ODE, SDE
 from odekit.schedules import Schedule
 from odekit.tracing import Static, split
-from odekit.trees import align, real_dtype, scale
+from odekit.trees import real_dtype, scale
 from odekit.typing import PyTree, Scalar
 
 
@@ -28,6 +28,28 @@ class Held(eqx.Module):
     def __call__(self) -> Any:
         """Return the model."""
         return self.rest.join(self.arrays)
+
+
+class Alone(eqx.Module):
+    """A model of batches, asked for one sample without a batch axis."""
+
+    model: Any
+
+    @property
+    def schedule(self) -> Schedule:
+        """The model's schedule."""
+        return self.model.schedule
+
+    def velocity(self, x: PyTree, t: Array, cond: Any) -> PyTree:
+        """Return the velocity of one sample."""
+        x, cond = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], (x, cond))
+        return jax.tree.map(lambda leaf: leaf[0], self.model.velocity(x, t, cond))
+
+
+def keys_of(key: Array, x: PyTree) -> Array:
+    """Return a key for each sample: the ones given, or those that one key splits into."""
+    alone = key.ndim == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)
+    return jax.random.split(key, jax.tree.leaves(x)[0].shape[0]) if alone else key
 
 
 class Velocity(eqx.Module):
