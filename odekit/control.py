@@ -108,7 +108,9 @@ class PID(eqx.Module):
         depth = 2 if self.gains[2] else 1 if self.gains[1] else 0
         return tuple(jnp.zeros_like(t, jnp.float32) for _ in range(depth))
 
-    def __call__(self, order: float, err: PyTree, y0: PyTree, y1: PyTree, memory: PyTree) -> tuple[Array, Array, PyTree]:
+    def __call__(
+        self, order: float, err: PyTree, y0: PyTree, y1: PyTree, memory: PyTree
+    ) -> tuple[Array, Array, PyTree]:
         """Return whether the step is accepted, the factor on its length (float32, NaN like the error), the new memory.
 
         An error that is not a number is a rejection; nothing else decides acceptance.

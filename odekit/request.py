@@ -247,7 +247,9 @@ def _check_method(problem: Problem, method: Any, n_steps: int | None, key: Array
         if not method.stochastic:
             raise TypeError(f"`method` {method.name} knows no noise; for an SDE give EulerMaruyama().")
         if method.follows and problem.noise != "additive":
-            raise TypeError(f"`method` {method.name} is for `noise` 'additive'; for {problem.noise!r} use EulerMaruyama().")
+            raise TypeError(
+                f"`method` {method.name} is for `noise` 'additive'; for {problem.noise!r} use EulerMaruyama()."
+            )
     elif method.stochastic:
         raise TypeError(f"`method` {method.name} needs `problem` to be an SDE; for an ODE give Tsit5().")
     if n_steps is None and method.semilinear:

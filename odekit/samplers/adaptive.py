@@ -284,6 +284,7 @@ def gotta_go_fast(
     if errors.known(first) and at.alpha(np.asarray(first)) == 0:
         raise ValueError(f"`start` is {first:g}, where there is no data in the state; start a little later.")
     pid = PID(rtol, atol, norm=by_larger) if controller is None else controller
+
     def one(x: PyTree, key: Array, cond: Any) -> Solution:
         return solve(
             problem, x, first, last, StochasticHeun(), cond, key=key, controller=pid, max_steps=max_steps, throw=throw

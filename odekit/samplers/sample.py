@@ -59,7 +59,7 @@ def sample(
     Source: the sampler's own, `table.source`.
     """
     x = jax.tree.map(jnp.asarray, x_init)
-    _check(model, table, x, key)
+    check(model, table, x, key)
     table = table.unlabelled()
     if progress is None:
         return _run(table, model, x, key, cond, trajectory, project)
@@ -83,7 +83,7 @@ def _run_by_rows(table, model, x, key, cond, trajectory, project, progress):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if trajectory else state.slots[0]
 
 
-def _check(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> None:
+def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> None:
     if not isinstance(table, SamplerTable):
         raise TypeError(
             f"`table` is a {type(table).__name__}; call a builder such as `dpmpp(schedule, ts)` to make one."
