@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.loops.table import SamplerTable, TableState, march
+from odekit.loops.table import Known, SamplerTable, TableState, march
 from odekit.samplers.sample import check
 from odekit.typing import PyTree
 
@@ -24,18 +24,6 @@ class Parallel(NamedTuple):
     x: PyTree
     rounds: Array
     evaluations: Array
-
-
-class Known(eqx.Module):
-    """A prediction that is known already, in the place of a model that makes it."""
-
-    prediction: PyTree
-
-    def data(self, x: PyTree, t: Array, cond: Any = None) -> PyTree:
-        """Return the prediction."""
-        return self.prediction
-
-    noise = velocity = score = data
 
 
 class Window(NamedTuple):

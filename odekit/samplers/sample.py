@@ -84,6 +84,7 @@ def _run_by_rows(table, model, x, key, cond, trajectory, project, progress):
 
 
 def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> None:
+    """Raise where model, table, state and key do not belong together."""
     if not isinstance(table, SamplerTable):
         raise TypeError(
             f"`table` is a {type(table).__name__}; call a builder such as `dpmpp(schedule, ts)` to make one."

@@ -115,7 +115,7 @@ def _move(dt: Array, at: Terms, dw: PyTree) -> PyTree:
 
 
 def StochasticHeun() -> StochasticImprovedEuler:
-    """Improved Euler scheme of strong order 1 and weak order 2 in the drift for additive noise, with error estimate.
+    """Improved Euler scheme of strong order 1 for additive noise, with an error estimate.
 
     The default for an adaptive solve of an SDE with additive noise. The error is the distance to Euler's rule on the
     same path; a refused step is tried again on that same path, which leaves the law of the solution alone. Costs two
