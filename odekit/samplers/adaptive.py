@@ -44,16 +44,26 @@ class ExponentialInLam(Method):
     Args:
         pair: the coefficients, for a linear part of 1.
         schedule: the noise schedule.
+        order: that of the pair.
+        name: its name.
+        source: where it comes from.
     """
 
     pair: ExponentialRK
     schedule: Schedule
+    order: int = eqx.field(static=True)
+    name: str = eqx.field(static=True)
+    source: str = eqx.field(static=True, default=_SOURCE)
 
-    order = property(lambda self: self.pair.order)
-    name = property(lambda self: self.pair.name)
-    source = property(lambda self: self.pair.source)
-    adaptive = property(lambda self: self.pair.adaptive)
-    stages = property(lambda self: self.pair.stages)
+    @property
+    def adaptive(self) -> bool:
+        """Whether the pair has an error estimate."""
+        return self.pair.adaptive
+
+    @property
+    def stages(self) -> int:
+        """Evaluations a step."""
+        return self.pair.stages
 
     def init(self, problem: Any, t: Array, y: PyTree) -> PyTree:
         """Return nothing: the first stage belongs to the step."""
@@ -91,15 +101,13 @@ def DPM12(schedule: Schedule) -> ExponentialInLam:
     """
     pair = ExponentialRK(
         order=2,
-        name="DPM12",
-        source=_SOURCE,
         basis=((1, 1 / 2), (1, 1.0)),
         c=(0.0, 1 / 2),
         a=(((1 / 2, 0.0),),),
         b=((0.0, 0.0), (0.0, 1.0)),
         b_err=((0.0, -1.0), (0.0, 1.0)),
     )
-    return ExponentialInLam(pair, schedule)
+    return ExponentialInLam(pair, schedule, 2, "DPM12")
 
 
 def DPM23(schedule: Schedule) -> ExponentialInLam:
@@ -122,8 +130,6 @@ def DPM23(schedule: Schedule) -> ExponentialInLam:
     """
     pair = ExponentialRK(
         order=3,
-        name="DPM23",
-        source=_SOURCE,
         basis=((1, 1 / 3), (1, 2 / 3), (2, 2 / 3), (1, 1.0), (2, 1.0)),
         c=(0.0, 1 / 3, 2 / 3),
         a=(
@@ -133,7 +139,7 @@ def DPM23(schedule: Schedule) -> ExponentialInLam:
         b=((0.0, 0.0, 0.0, 1.0, -3 / 2), (0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0, 3 / 2)),
         b_err=((0.0, 0.0, 0.0, 3 / 2, -3 / 2), (0.0, 0.0, 0.0, -3 / 2, 0.0), (0.0, 0.0, 0.0, 0.0, 3 / 2)),
     )
-    return ExponentialInLam(pair, schedule)
+    return ExponentialInLam(pair, schedule, 3, "DPM23")
 
 
 _PAIRS = {2: DPM12, 3: DPM23}
