@@ -1,6 +1,6 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
-from odekit.samplers.adaptive import DPM12, DPM23, adaptive_sample, by_larger, gotta_go_fast
+from odekit.samplers.adaptive import adaptive_sample, by_larger, gotta_go_fast
 from odekit.samplers.continuous import probability_flow, reverse_sde
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
@@ -9,6 +9,7 @@ from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
 from odekit.samplers.grids import time_grid
 from odekit.samplers.likelihood import log_prob
+from odekit.samplers.pairs import DPM12, DPM23
 from odekit.samplers.parallel import sample_parallel
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
