@@ -81,7 +81,8 @@ class Driven(eqx.Module):
 
     def _path(self, t: Array, y: PyTree) -> PyTree:
         key, dtype = jax.random.wrap_key_data(self.key, impl=self.kind), common_real(y)
-        flat = Flat.of(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.result_type(x.dtype, dtype)), y), ())
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype), y)
+        flat = Flat.of(jax.tree.map(lambda x, z: lax.complex(z, z) if jnp.iscomplexobj(x) else z, y, zeros), ())
         t, t0, t1 = (jnp.asarray(x, dtype) for x in (t, self.t0, self.t1))
         r = jnp.clip((t - t0) / jnp.where(t1 == t0, 1, t1 - t0), 0, 1)
 

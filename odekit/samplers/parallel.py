@@ -147,8 +147,8 @@ def _settled(new: PyTree, old: PyTree, before: PyTree, tol: Array) -> Array:
     """
 
     def square(tree: PyTree) -> Array:
-        leaves = [leaf.astype(tol.dtype).reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(tree)]
-        return sum((jnp.sum(leaf**2, axis=-1) for leaf in leaves), jnp.zeros((), tol.dtype))
+        leaves = [leaf.astype(tol.dtype) ** 2 for leaf in jax.tree.leaves(tree)]
+        return sum((jnp.sum(leaf, axis=tuple(range(2, leaf.ndim))) for leaf in leaves), jnp.zeros((), tol.dtype))
 
     rounding = 4 * max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(new))
     change, move = (square(jax.tree.map(jnp.subtract, new, other)) for other in (old, before))

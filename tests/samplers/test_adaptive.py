@@ -9,6 +9,7 @@ from cases_sampling import FM, VP, agrees, ends, mixture, starts
 import odekit as ok
 from odekit.samplers import DPM12, DPM23, Denoiser, adaptive_sample, by_larger, gotta_go_fast
 from odekit.schedules import FlowMatching
+from odekit.solvers.exponential import ExponentialRK
 
 # attempts, refused, rms error: steps in lam from 0.05, the batch judged by its worst sample, growth without limit
 PUBLISHED = {
@@ -48,7 +49,7 @@ def test_the_published_loop(order, rtol):
     np.testing.assert_allclose(rms(sol.y1), error, rtol=0.03)
 
 
-@pytest.mark.parametrize(("order", "n", "error"), [(2, 5, 2.63e-1), (2, 10, 4.59e-2), (3, 3, 3.17e-1), (3, 6, 4.08e-2)])
+@pytest.mark.parametrize(("order", "n", "error"), [(2, 10, 4.59e-2), (3, 6, 4.08e-2)])
 def test_on_even_steps_the_pairs_are_dpm_solver(order, n, error):
     sol = ok.solve(FLOW, jnp.asarray(starts()), *LAMS, PAIRS[order], n_steps=n)
     assert agrees(rms(sol.y1), error)
@@ -61,6 +62,14 @@ def test_slopes(order, slope):
     assert abs(np.log2(errors[0] / errors[1]) - slope) < 0.15
 
 
+def test_an_exponential_pair_alone_takes_fixed_steps():
+    pair = ExponentialRK(a=(), b=((1.0,),), c=(0.0,), basis=((1, 1.0),), b_err=((1.0,),), name="Pair")
+    with pytest.raises(ValueError, match="`method` Pair takes fixed steps"):
+        ok.solve(ok.SemiLinear(-1.0, lambda t, y, args: y), 1.0, 0.0, 1.0, pair)
+    with pytest.raises(ValueError, match="`b_err` has 2 entries for 1 weights"):
+        ExponentialRK(a=(), b=((1.0,),), c=(0.0,), basis=((1, 1.0),), b_err=((1.0,), (1.0,)))
+
+
 def test_every_sample_has_its_own_steps():
     x = jnp.asarray(starts())
     sol = adaptive_sample(mixture(VP), x)
@@ -68,8 +77,7 @@ def test_every_sample_has_its_own_steps():
     assert rms(sol.y1) < 0.02
     assert 35 < np.mean(sol.stats["evaluations"]) < 50
     assert len(set(np.asarray(sol.stats["evaluations"]).tolist())) > 3
-    few = adaptive_sample(mixture(VP), x[5:6])
-    np.testing.assert_allclose(few.y1[0], sol.y1[5], rtol=1e-10)
+    np.testing.assert_allclose(adaptive_sample(mixture(VP), x[::-1]).y1[::-1], sol.y1, rtol=1e-12)
     assert rms(adaptive_sample(mixture(VP), x, rtol=1e-5, atol=1e-6).y1) < 5e-5
 
 
@@ -81,42 +89,38 @@ def test_networks_of_batches_and_conditions_of_samples():
         return jnp.tanh(x @ jnp.ones((2, 2), x.dtype) * cond[:, None])
 
     model, x, cond = Denoiser(fn, VP, "data"), jnp.asarray(starts()[:3]), jnp.array([0.5, 1.0, 2.0])
-    together = adaptive_sample(model, x, cond=cond)
-    alone = adaptive_sample(model, x[2:], cond=cond[2:])
-    np.testing.assert_allclose(together.y1[2:], alone.y1, rtol=1e-10)
+    sol, turned = (adaptive_sample(model, x, cond=cond) for x, cond in ((x, cond), (x[::-1], cond[::-1])))
+    np.testing.assert_allclose(turned.y1[::-1], sol.y1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32():
     sol = adaptive_sample(mixture(VP), jnp.asarray(starts(), jnp.float32), rtol=1e-3, atol=1e-4)
     assert sol.y1.dtype == jnp.float32
     assert rms(sol.y1) < 2e-3
 
 
-def share(n, **options):
-    """The trace of the covariance of n samples over the exact one."""
-    x = jax.random.normal(jax.random.key(1), (n, 2), jnp.float32)
-    sol = gotta_go_fast(mixture(VP), x, jax.random.key(0), **options)
-    return float(np.trace(np.cov(np.asarray(sol.y1, float).T))) / TRACE, sol
+def share(n):
+    """The trace of the covariance of n samples over the exact one, the samples, and the call that made them."""
+    x, keys = jax.random.normal(jax.random.key(1), (n, 2), jnp.float32), jax.random.split(jax.random.key(0), n)
+    run = lambda order: gotta_go_fast(mixture(VP), x[order], keys[order])  # noqa: E731
+    sol = run(np.arange(n))
+    return float(np.trace(np.cov(np.asarray(sol.y1, float).T))) / TRACE, sol, run
 
 
 def test_refused_noise_is_not_thrown_away():
     """Where it is, this share is 1.19 at these tolerances."""
-    found, sol = share(3000)
-    assert abs(found - 1) < 0.05  # three standard errors
+    found, sol, run = share(2000)
+    assert abs(found - 1) < 0.06  # three standard errors
     assert np.mean(sol.stats["rejected"]) > 20
-    np.testing.assert_allclose(np.mean(sol.y1, axis=0), MEAN, atol=0.06)
+    np.testing.assert_allclose(np.mean(sol.y1, axis=0), MEAN, atol=0.08)
+    turned = np.arange(2000)[::-1]  # a path belongs to its sample
+    np.testing.assert_allclose(run(turned).y1, sol.y1[turned], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_the_spread_is_exact_within_sampling_error():
     assert abs(share(20000)[0] - 1) < 0.02
-
-
-def test_a_path_belongs_to_its_sample():
-    x, keys = jnp.asarray(starts()[:4]), jax.random.split(jax.random.key(5), 4)
-    together = gotta_go_fast(mixture(VP), x, keys, eta=0.5)
-    alone = gotta_go_fast(mixture(VP), x[2:3], keys[2:3], eta=0.5)
-    np.testing.assert_allclose(alone.y1[0], together.y1[2], rtol=1e-8)
 
 
 def test_mistakes_are_named():
