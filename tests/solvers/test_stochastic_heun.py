@@ -61,7 +61,7 @@ def test_strong_order_one():
 def test_adaptive_steps_converge_to_the_same_path_as_even_ones():
     loose, tight = adaptive(3e-2, KEYS), adaptive(1e-3, KEYS)
     assert error(tight.y1) < 0.3 * error(loose.y1) < 0.3 * 0.06
-    assert len(set(np.asarray(tight.stats["accepted"]).tolist())) > 10
+    assert len(set(np.asarray(tight.stats["accepted"]).tolist())) > 5
     backwards = adaptive(1e-3, KEYS[::-1])  # a lane does not see the others
     np.testing.assert_allclose(backwards.y1[::-1], tight.y1, rtol=1e-12)
 
