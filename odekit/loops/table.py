@@ -146,7 +146,7 @@ class SamplerTable(eqx.Module):
         """
         depth = self.evals.shape[2]
         if self.start_noise is not None:
-            x = add(x, scale(jnp.asarray(self.start_noise, time_dtype(x)), _noise(key, jnp.int32(self.nfe), x)))
+            x = _begin(jnp.asarray(self.start_noise, time_dtype(x)), jnp.int32(self.nfe), x, key)
         ring = jax.tree.map(lambda leaf: jnp.zeros((depth, *leaf.shape), leaf.dtype), x)
         return TableState((x,) * self.evals.shape[1], ring)
 
@@ -210,6 +210,12 @@ def _noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = cast(Array, jax.random.wrap_key_data(key))
     return jax.vmap(draw)(key, x) if key.ndim else draw(key, x)
+
+
+@eqx.filter_jit
+def _begin(start_noise: Array, k: Array, x: PyTree, key: Array | None) -> PyTree:
+    """Compiled by itself, so that row by row it gives the bits of the loop."""
+    return add(x, scale(start_noise, _noise(key, k, x)))
 
 
 def _check_prediction(f: PyTree, x: PyTree, view: str) -> None:

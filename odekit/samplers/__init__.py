@@ -1,13 +1,20 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
 from odekit.samplers.adaptive import adaptive_sample, by_larger, gotta_go_fast
+from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
 from odekit.samplers.continuous import probability_flow, reverse_sde
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
-from odekit.samplers.denoiser import Denoiser, guided
+from odekit.samplers.denoiser import Denoiser, under
 from odekit.samplers.dpm import dpm, dpmpp
-from odekit.samplers.exact import Empirical, GaussianMixture, gaussian
-from odekit.samplers.grids import time_grid
+from odekit.samplers.dpm_v3 import dpm_v3
+from odekit.samplers.edm import edm, restart
+from odekit.samplers.er_sde import er_sde
+from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
+from odekit.samplers.flow_dps import consistent, descent, flow_dps
+from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
+from odekit.samplers.guidance import guided, guided_by
+from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
 from odekit.samplers.likelihood import log_prob
 from odekit.samplers.pairs import DPM12, DPM23
 from odekit.samplers.parallel import sample_parallel
@@ -16,10 +23,34 @@ from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
 from odekit.samplers.singlestep import budget_orders
 from odekit.samplers.skipping import sada
-from odekit.samplers.stochastic import sa
+from odekit.samplers.stochastic import sa, seeds
 from odekit.samplers.unipc import unipc
+from odekit.samplers.v3_statistics import V3Statistics, v3_statistics
 
-TABLES = (adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, rf, runge_kutta, sa, unipc)
+TABLES = (
+    adams,
+    ancestral,
+    ddim,
+    ddpm,
+    deis,
+    dpm,
+    dpm_v3,
+    dpmpp,
+    edm,
+    er_sde,
+    euler,
+    euler_maruyama,
+    flow_dps,
+    heun,
+    pndm,
+    restart,
+    reverse_diffusion,
+    rf,
+    runge_kutta,
+    sa,
+    seeds,
+    unipc,
+)
 """Every table builder."""
 
 __all__ = [
@@ -28,23 +59,44 @@ __all__ = [
     "Denoiser",
     "Empirical",
     "GaussianMixture",
+    "Reflected",
     "TABLES",
+    "V3Statistics",
     "adams",
     "adaptive_sample",
+    "ancestral",
     "budget_orders",
     "by_larger",
+    "clipped",
+    "consistent",
     "ddim",
+    "ddpm",
     "deis",
+    "descent",
+    "discrete_grid",
     "dpm",
+    "dpm_v3",
     "dpmpp",
+    "edm",
+    "er_sde",
     "euler",
+    "euler_maruyama",
+    "flow_dps",
+    "flow_shift",
     "gaussian",
     "gotta_go_fast",
     "guided",
+    "guided_by",
     "heun",
+    "hooked",
+    "inpainted",
     "log_prob",
     "pndm",
     "probability_flow",
+    "reflect",
+    "replaced",
+    "restart",
+    "reverse_diffusion",
     "reverse_sde",
     "rf",
     "runge_kutta",
@@ -52,6 +104,10 @@ __all__ = [
     "sada",
     "sample",
     "sample_parallel",
+    "seeds",
+    "thresholded",
     "time_grid",
+    "under",
     "unipc",
+    "v3_statistics",
 ]

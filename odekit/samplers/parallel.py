@@ -1,5 +1,6 @@
 """Parallel in time: all predictions of many rows at once, again and again until they stop changing."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -53,6 +54,7 @@ def sample_parallel(
     tol: float = 1e-3,
     key: Array | None = None,
     cond: Any = None,
+    project: Callable[[PyTree, Array], PyTree] | None = None,
 ) -> Parallel:
     """Run a table in fewer, wider calls of the model: the predictions of a window of rows in one batch.
 
@@ -71,6 +73,7 @@ def sample_parallel(
             root mean square over a sample, in every sample.
         key: as for `sample`; the noise of every row is that of `sample`.
         cond: handed to the model.
+        project: as for `sample`.
 
     Returns:
         The sample, rounds and predictions.
@@ -95,11 +98,13 @@ def sample_parallel(
     if not tol > 0:
         raise ValueError(f"`tol` is {tol}; it must be positive.")
     rows = min(window or table.nfe, table.nfe)
-    return _run(table.unlabelled(), model, x, rows, jnp.asarray(tol, float), key, cond)
+    return _run(table.unlabelled(), model, x, rows, jnp.asarray(tol, float), key, cond, project)
 
 
 @eqx.filter_jit
-def _run(table: SamplerTable, model: Any, x: PyTree, width: int, tol: Array, key: Any, cond: Any) -> Parallel:
+def _run(
+    table: SamplerTable, model: Any, x: PyTree, width: int, tol: Array, key: Any, cond: Any, project: Any
+) -> Parallel:
     n, offsets = table.nfe, jnp.arange(width, dtype=jnp.int32)
 
     def predict(inputs: PyTree, rows: Array) -> PyTree:
@@ -111,7 +116,7 @@ def _run(table: SamplerTable, model: Any, x: PyTree, width: int, tol: Array, key
 
         def apply(state: TableState, row: tuple[Array, PyTree]) -> tuple[TableState, TableState]:
             k, prediction = row
-            new = table.step(Known(prediction), jnp.minimum(k, n - 1), state, key, cond)
+            new = table.step(Known(prediction), jnp.minimum(k, n - 1), state, key, cond, project)
             new = jax.tree.map(lambda a, b: jnp.where(k < n, a, b), new, state)
             return new, new
 
