@@ -101,7 +101,7 @@ def DPM12(schedule: Schedule) -> ExponentialInLam:
         b=((0.0, 0.0), (0.0, 1.0)),
         b_err=((0.0, -1.0), (0.0, 1.0)),
     )
-    return ExponentialInLam(pair, schedule, 2, "DPM12")
+    return ExponentialInLam(pair=pair, schedule=schedule, order=2, name="DPM12")
 
 
 def DPM23(schedule: Schedule) -> ExponentialInLam:
@@ -133,4 +133,4 @@ def DPM23(schedule: Schedule) -> ExponentialInLam:
         b=((0.0, 0.0, 0.0, 1.0, -3 / 2), (0.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0, 3 / 2)),
         b_err=((0.0, 0.0, 0.0, 3 / 2, -3 / 2), (0.0, 0.0, 0.0, -3 / 2, 0.0), (0.0, 0.0, 0.0, 0.0, 3 / 2)),
     )
-    return ExponentialInLam(pair, schedule, 3, "DPM23")
+    return ExponentialInLam(pair=pair, schedule=schedule, order=3, name="DPM23")
