@@ -72,7 +72,7 @@ def run_by_hand(table, view, x, z, past=()):
             + (0.0 if table.offset is None else np.asarray(table.offset)[k, a])
             for a in range(len(slots))
         ]
-    return slots[0]
+    return np.asarray(slots[0])
 
 
 def flow_error(table, case):
