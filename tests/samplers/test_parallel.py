@@ -33,17 +33,17 @@ def test_windows(window):
 
 
 TABLES = {
-    "noise, history and a corrector": sa(VP, time_grid(VP, 12), 3, corrector=4),
-    "two rows a step": heun(VP, time_grid(VP, 12)),
+    "noise, history and a corrector": (sa(VP, time_grid(VP, 12), 3, corrector=4), None),
+    "two rows a step, projected": (heun(VP, time_grid(VP, 12)), lambda x, t: jnp.clip(x, -1.5, 1.5)),
 }
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_any_table_with_the_noise_of_its_rows(name):
-    table = TABLES[name]
+    table, project = TABLES[name]
     model, key = toy(VP, table.view), KEY if table.stochastic else None
-    got = sample_parallel(model, table, X, window=8, tol=1e-9, key=key)
-    np.testing.assert_allclose(got.x, sample(model, table, X, key=key), atol=1e-8)
+    got = sample_parallel(model, table, X, window=8, tol=1e-9, key=key, project=project)
+    np.testing.assert_allclose(got.x, sample(model, table, X, key=key, project=project), atol=1e-8)
 
 
 def test_it_ends_where_rounding_is_all_that_changes():
