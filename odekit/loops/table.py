@@ -194,8 +194,8 @@ class Known(eqx.Module):
     noise = velocity = score = data
 
 
-def _noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
-    """Unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
+def fresh_noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
+    """Return unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
 
     def draw(key, like):
         key = jax.random.fold_in(key, k)
@@ -215,7 +215,7 @@ def _noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
 @eqx.filter_jit
 def _begin(start_noise: Array, k: Array, x: PyTree, key: Array | None) -> PyTree:
     """Compiled by itself, so that row by row it gives the bits of the loop."""
-    return add(x, scale(start_noise, _noise(key, k, x)))
+    return add(x, scale(start_noise, fresh_noise(key, k, x)))
 
 
 def _check_prediction(f: PyTree, x: PyTree, view: str) -> None:
@@ -232,7 +232,7 @@ def _apply_row(table: SamplerTable, model, key, cond, project, state: TableState
     history = [jax.tree.map(lambda leaf, j=j: leaf[j], ring) for j in range(depth)]
     new = [add(lincomb(s, u), lincomb(e, history)) for s, e in zip(row.states, row.evals, strict=True)]
     if row.noise is not None:
-        z = _noise(key, k, u[0])
+        z = fresh_noise(key, k, u[0])
         new = [add(one, scale(c, z)) for one, c in zip(new, row.noise, strict=True)]
     if row.offset is not None:
         new = [

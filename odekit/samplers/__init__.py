@@ -6,15 +6,17 @@ from odekit.samplers.continuous import probability_flow, reverse_sde
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, under
+from odekit.samplers.discrete import discrete_grid
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.dpm_v3 import dpm_v3
 from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
 from odekit.samplers.flow_dps import consistent, descent, flow_dps
-from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
+from odekit.samplers.grids import flow_shift, time_grid
 from odekit.samplers.guidance import guided, guided_by
 from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
+from odekit.samplers.langevin import predictor_corrector
 from odekit.samplers.likelihood import log_prob
 from odekit.samplers.pairs import DPM12, DPM23
 from odekit.samplers.parallel import sample_parallel
@@ -92,6 +94,7 @@ __all__ = [
     "inpainted",
     "log_prob",
     "pndm",
+    "predictor_corrector",
     "probability_flow",
     "reflect",
     "replaced",

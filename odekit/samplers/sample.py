@@ -83,8 +83,8 @@ def _run_by_rows(table, model, x, key, cond, trajectory, project, progress):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if trajectory else state.slots[0]
 
 
-def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> None:
-    """Raise where model, table, state and key do not belong together."""
+def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None, noisy: bool = False) -> None:
+    """Raise unless the model can run the table from `x`, with `key` where table or caller is `noisy`."""
     if not isinstance(table, SamplerTable):
         raise TypeError(
             f"`table` is a {type(table).__name__}; call a builder such as `dpmpp(schedule, ts)` to make one."
@@ -96,7 +96,7 @@ def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> None
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         found = ", ".join(str(leaf.dtype) for leaf in leaves) or "nothing"
         raise TypeError(f"`x_init` holds {found}; it must hold float arrays.")
-    if not table.stochastic:
+    if not (noisy or table.stochastic):
         return
     if key is None:
         raise ValueError(f"`key` is None, but the table {table.name!r} adds noise; pass `key=jax.random.key(0)`.")
