@@ -182,6 +182,18 @@ class SamplerTable(eqx.Module):
         return _step(self.unlabelled(), model, jnp.asarray(k, jnp.int32), state, key, cond, project)
 
 
+class Known(eqx.Module):
+    """A prediction that is known already, in the place of the model that would make it."""
+
+    prediction: PyTree
+
+    def data(self, x: PyTree, t: Array, cond: Any = None) -> PyTree:
+        """Return the prediction, whatever view it is in."""
+        return self.prediction
+
+    noise = velocity = score = data
+
+
 def fresh_noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
     """Return unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
 

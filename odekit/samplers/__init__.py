@@ -1,7 +1,9 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
 from odekit.samplers.accelerated import accelerated_ddim
+from odekit.samplers.adaptive import adaptive_sample, by_larger, gotta_go_fast
 from odekit.samplers.ancestral import ancestral, ddpm, euler_maruyama, reverse_diffusion
+from odekit.samplers.continuous import probability_flow, reverse_sde
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, under
@@ -16,10 +18,14 @@ from odekit.samplers.grids import flow_shift, time_grid
 from odekit.samplers.guidance import guided, guided_by
 from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
 from odekit.samplers.langevin import predictor_corrector
+from odekit.samplers.likelihood import log_prob
+from odekit.samplers.pairs import DPM12, DPM23
+from odekit.samplers.parallel import sample_parallel
 from odekit.samplers.pndm import pndm
 from odekit.samplers.rk import adams, euler, heun, rf, runge_kutta
 from odekit.samplers.sample import sample
 from odekit.samplers.singlestep import budget_orders
+from odekit.samplers.skipping import sada
 from odekit.samplers.stochastic import sa, seeds
 from odekit.samplers.unipc import unipc
 from odekit.samplers.v3_statistics import V3Statistics, v3_statistics
@@ -52,6 +58,8 @@ TABLES = (
 """Every table builder."""
 
 __all__ = [
+    "DPM12",
+    "DPM23",
     "TABLES",
     "Denoiser",
     "Empirical",
@@ -60,8 +68,10 @@ __all__ = [
     "V3Statistics",
     "accelerated_ddim",
     "adams",
+    "adaptive_sample",
     "ancestral",
     "budget_orders",
+    "by_larger",
     "clipped",
     "consistent",
     "ddim",
@@ -79,21 +89,27 @@ __all__ = [
     "flow_dps",
     "flow_shift",
     "gaussian",
+    "gotta_go_fast",
     "guided",
     "guided_by",
     "heun",
     "hooked",
     "inpainted",
+    "log_prob",
     "pndm",
     "predictor_corrector",
+    "probability_flow",
     "reflect",
     "replaced",
     "restart",
     "reverse_diffusion",
+    "reverse_sde",
     "rf",
     "runge_kutta",
     "sa",
+    "sada",
     "sample",
+    "sample_parallel",
     "seeds",
     "thresholded",
     "time_grid",
