@@ -104,7 +104,8 @@ def test_start_leaves_out_the_noisiest_steps():
 
 
 def test_unknown_keys_are_refused():
-    with pytest.raises(ValueError, match=r"the keys \['gamma', 'solver_order'\], which DDIMScheduler does not read here"):
+    said = r"the keys \['gamma', 'solver_order'\], which DDIMScheduler does not read here"
+    with pytest.raises(ValueError, match=said):
         from_scheduler_config({**PUBLISHED["DiT"], "solver_order": 2, "gamma": 1.0}, 5)
 
 
