@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from odekit.loops.table import SamplerTable
 from odekit.samplers.grids import Grid, on_grid
 from odekit.samplers.steps import Steps, to_table
@@ -35,7 +33,7 @@ def bdia(schedule: Schedule, ts: Any, gamma: float = 1.0, *, base: str = "ddim")
         >>> bdia(FlowMatching(), [1.0, 0.5, 0.0]).lags
         (0, 1)
 
-    Source: Zhang, Lewis & Kleijn, BDIA, ECCV 2024, eqs. 14-16 (arXiv 2307.10829).
+    Source: Zhang, Lewis & Kleijn, BDIA, ECCV 2024 (arXiv 2307.10829).
     """
     if isinstance(gamma, float | int) and not 0 < gamma <= 1:
         raise ValueError(f"`gamma` is {gamma}; it must be over 0 and at most 1.")
@@ -46,30 +44,125 @@ def bdia(schedule: Schedule, ts: Any, gamma: float = 1.0, *, base: str = "ddim")
     # In the first step both slots are the start and there is nothing to take back; a weight of the second slot
     # keeps the step one that can be undone.
     lag = xp.concatenate([xp.ones_like(grid.ts[:1]), gamma * xp.ones_like(grid.ts[2:])])
-    about = {"name": "bdia", "source": "Zhang, Lewis & Kleijn, BDIA, ECCV 2024, eqs. 14-16 (arXiv 2307.10829)"}
+    about = {"name": "bdia", "source": "Zhang, Lewis & Kleijn, BDIA, ECCV 2024 (arXiv 2307.10829)"}
     if base == "heun":
         return to_table(xp, _heun_there_and_back(grid, lag), grid.ts[-1], lags=(0, 1), view="velocity", **about)
     alpha, sigma = (xp.concatenate([path[:1], path[:-2]]) for path in (grid.alpha, grid.sigma))
     keep = sigma / grid.sigma[:-1]
     gain = alpha - grid.alpha[:-1] * keep
-    steps = _pairs(grid, grid.keep - lag * keep, lag, grid.gain - lag * gain)
+    steps = _two_step(grid, grid.keep - lag * keep, lag, grid.gain - lag * gain)
     return to_table(xp, steps, grid.ts[-1], lags=(0, 1), view="data", **about)
 
 
-def _pairs(grid: Grid, keep: Any, lag: Any, gain: Any) -> Steps:
+def belm(schedule: Schedule, ts: Any) -> SamplerTable:
+    """O-BELM: order 2 in rho = sigma/alpha and exactly invertible, the two-step rule of least local error.
+
+    One evaluation per step. The rule multiplies its parasitic error by `(drho[k] / drho[k-1])**2`, so where steps in
+    rho shrink towards the data it damps errors, and its inverse amplifies them. The first step is DDIM's.
+
+    Args:
+        schedule: the noise schedule.
+        ts: (N+1,) times from noise to data; the first has some data in it.
+
+    Returns:
+        A table of N rows in the noise view with slots (newest state, the one before).
+
+    Raises:
+        ValueError: the grid is not monotone, or starts without data.
+
+    Example:
+        >>> from odekit.schedules import EDM
+        >>> belm(EDM(), [2.0, 1.0, 0.0]).states[1, 0].tolist()
+        [0.0, 1.0]
+
+    Source: Wang et al., BELM, NeurIPS 2024 (arXiv 2410.07273).
+    """
+    grid = _with_data(schedule, ts)
+    xp, alpha = grid.xp, grid.alpha
+    drho = grid.sigma[1:] / alpha[1:] - grid.sigma[:-1] / alpha[:-1]
+    ratio = drho[1:] / drho[:-1]
+    first = alpha[1:2] / alpha[:1]
+    # the first step is DDIM's, weighing both slots so that it can be undone
+    lag = xp.concatenate([xp.ones_like(first), alpha[2:] / alpha[:-2] * ratio**2])
+    keep = xp.concatenate([first - 1, alpha[2:] / alpha[1:-1] * (1 - ratio) * (1 + ratio)])
+    gain = alpha[1:] * xp.concatenate([drho[:1], drho[1:] * (1 + ratio)])
+    about = {"name": "belm", "source": "Wang et al., BELM, NeurIPS 2024 (arXiv 2410.07273)"}
+    return to_table(xp, _two_step(grid, keep, lag, gain), grid.ts[-1], lags=(0, 1), view="noise", **about)
+
+
+def edict(schedule: Schedule, ts: Any, p: float = 0.93) -> SamplerTable:
+    """EDICT: two states that take DDIM steps by each other's noise, then mix; order 1, two evaluations per step.
+
+    The first exactly invertible sampler, kept for comparison: it needs 50 steps or more, where `bdia` and `belm` cost
+    half and are of order 2. The result is the state that moves first.
+
+    Args:
+        schedule: the noise schedule.
+        ts: (N+1,) times from noise to data; the first has some data in it.
+        p: over 0, up to 1: how much of itself a state keeps when they mix.
+
+    Returns:
+        A table of 2N rows in the noise view; slots end as (first state, second).
+
+    Raises:
+        ValueError: the grid is not monotone or starts without data, or p is out of range.
+
+    Example:
+        >>> from odekit.schedules import VPLinear
+        >>> edict(VPLinear(), [1.0, 0.5, 0.1]).nfe
+        4
+
+    Source: Wallace, Gokul & Naik, EDICT, CVPR 2023, eqs. 13-14 (arXiv 2211.12446).
+    """
+    if isinstance(p, float | int) and not 0 < p <= 1:
+        raise ValueError(f"`p` is {p}; it must be over 0 and at most 1.")
+    grid = _with_data(schedule, ts)
+    xp, rest = grid.xp, 1 - p
+    keep = grid.alpha[1:] / grid.alpha[:-1]
+    gain, zero, one = grid.sigma[1:] - grid.sigma[:-1] * keep, xp.zeros_like(keep), xp.ones_like(keep)
+    move = _matrices(xp, [[zero, keep], [one, zero]])  # (second, first) -> (first moved, second)
+    both = p + rest**2
+    mix = _matrices(xp, [[p * rest * one, both * keep], [p * one, rest * keep]])  # -> (second, first), both moved
+    added = xp.stack([both * gain, rest * gain], axis=-1)
+    flip = [1, 0]  # at the end the first state comes first
+    mix, added = (xp.concatenate([rows[:-1], rows[-1:][:, flip]]) for rows in (mix, added))
+
+    def halves(first: Any, second: Any) -> Any:
+        joined = xp.stack([first, second], axis=1)
+        return joined.reshape(2 * grid.n, *joined.shape[2:])
+
+    evals = halves(xp.stack([gain, zero], axis=-1), added)
+    t, t_state = halves(grid.ts[:-1], grid.ts[:-1]), halves(grid.ts[:-1], grid.ts[1:])
+    about = {"name": "edict", "source": "Wallace, Gokul & Naik, EDICT, CVPR 2023 (arXiv 2211.12446)"}
+    steps = _single(xp, t, t_state, halves(move, mix), evals)
+    return to_table(xp, steps, grid.ts[-1], lags=(0, 0), view="noise", **about)
+
+
+def _with_data(schedule: Schedule, ts: Any) -> Grid:
+    grid = on_grid(schedule, ts)
+    if grid.starts_at_zero:
+        raise ValueError(f"`ts` starts at {grid.ts[0]:g}, where there is no data; start a little later, or take `bdia`.")
+    return grid
+
+
+def _matrices(xp: Any, entries: list) -> Any:
+    return xp.stack([xp.stack(row, axis=-1) for row in entries], axis=-2)
+
+
+def _single(xp: Any, t: Any, t_state: Any, states: Any, evals: Any) -> Steps:
+    """Steps of one evaluation each, `u <- states u + evals F`."""
+    zero = xp.zeros_like(evals)
+    scale = xp.ones_like(zero[:, :1])
+    return Steps(
+        t[:, None], t_state[:, None], scale, zero[:, :1, None], zero[:, :1], states, evals[:, :, None], zero
+    )
+
+
+def _two_step(grid: Grid, keep: Any, lag: Any, gain: Any) -> Steps:
     """The steps `(x, older) <- (keep x + lag older + gain F(x), x)` of a grid."""
     xp, zero, one = grid.xp, grid.xp.zeros_like(keep), grid.xp.ones_like(keep)
-    t = grid.ts[:-1, None]
-    return Steps(
-        t=t,
-        t_state=t,
-        scale=one[:, None],
-        points=zero[:, None, None],
-        kicks=zero[:, None],
-        states=xp.stack([xp.stack([keep, lag], axis=-1), xp.stack([one, zero], axis=-1)], axis=1),
-        evals=xp.stack([gain, zero], axis=1)[:, :, None],
-        noise=xp.stack([zero, zero], axis=1),
-    )
+    states = _matrices(xp, [[keep, lag], [one, zero]])
+    return _single(xp, grid.ts[:-1], grid.ts[:-1], states, xp.stack([gain, zero], axis=-1))
 
 
 def _heun_there_and_back(grid: Grid, lag: Any) -> Steps:
@@ -87,9 +180,9 @@ def _heun_there_and_back(grid: Grid, lag: Any) -> Steps:
         t=t,
         t_state=t,
         scale=xp.stack([one] * 3, axis=1),
-        points=xp.stack([xp.stack(row, axis=-1) for row in points], axis=1),
+        points=_matrices(xp, points),
         kicks=xp.stack([zero] * 3, axis=1),
-        states=xp.stack([xp.stack([1 - lag, lag], axis=-1), xp.stack([one, zero], axis=-1)], axis=1),
-        evals=xp.stack([xp.stack(weights, axis=-1), xp.stack([zero] * 3, axis=-1)], axis=1),
+        states=_matrices(xp, [[1 - lag, lag], [one, zero]]),
+        evals=_matrices(xp, [weights, [zero] * 3]),
         noise=xp.stack([zero, zero], axis=1),
     )
