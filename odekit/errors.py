@@ -80,6 +80,13 @@ def known(*arrays: Any) -> bool:
     return not any(isinstance(x, Tracer) for x in arrays)
 
 
+def require_one_of(name: str, value: Any, options: Any) -> None:
+    """Raise unless argument `name` is one of `options`, in their words."""
+    if value not in options:
+        *others, last = map(repr, options)
+        raise ValueError(f"`{name}` is {value!r}; it must be {', '.join(others)} or {last}.")
+
+
 def require_finite(name: str, x: Any, cure: str) -> None:
     """Raise ValueError where known values of `x` are not finite."""
     values = concrete(x)

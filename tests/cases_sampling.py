@@ -24,8 +24,9 @@ def mixture(schedule):
     return GaussianMixture([0.3, 0.5, 0.2], means, stds, schedule)
 
 
+@functools.cache
 def toy(schedule, predicts="noise"):
-    """A small nonlinear network, quick to compile."""
+    """A small nonlinear network, quick to compile; the same object every time, so that loops are compiled once."""
     return Denoiser(lambda x, t, cond: jnp.tanh(x + t.astype(x.dtype)), schedule, predicts)
 
 
@@ -50,8 +51,9 @@ def ends(case):
 
 
 def run_by_hand(table, view, x, z):
-    """Run a table in NumPy: `view(x, t)` is the prediction, `z[k]` the noise of row k."""
+    """Run a table in NumPy: `view(x, t)` is the prediction, `z[k]` the noise of row k, `z[N]` that before row 0."""
     states, evals, t = (np.asarray(leaf) for leaf in (table.states, table.evals, table.t))
+    x = x if table.start_noise is None else x + float(table.start_noise) * z[len(t)]
     slots, depth = [x] * states.shape[1], evals.shape[2]
     ring = [np.zeros_like(x)] * depth
     for k in range(len(t)):
@@ -74,23 +76,32 @@ def flow_error(table, case):
 def law_error(table, schedule, mean=0.5, std=0.25):
     """Wasserstein distance of what a table samples from the exact marginal, for Gaussian data, without sampling.
 
-    The data prediction is affine in the state, so the state can be carried as coefficients of
-    (1, first normal, the normal of row 0, of row 1 ...), of which the law is read off.
+    Every prediction is affine in the state, so the state can be carried as coefficients of
+    (1, first normal, the normal of row 0, of row 1 ..., that before row 0), of which the law is read off.
     """
     n = table.nfe
-    one, t0, t1 = np.eye(n + 2)[0], float(table.t[0]), float(table.t_state[-1])
-
-    def data(x, t):
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
-        return mean * one + gain * (x - alpha * mean * one)
+    one, t0, t1 = np.eye(n + 3)[0], float(table.t_state[0]), float(table.t_state[-1])
 
     def marginal(t):
         return schedule.alpha(t) * mean, np.hypot(schedule.alpha(t) * std, schedule.sigma(t))
 
-    x = np.zeros(n + 2)
+    def noise(x, t):
+        center, spread = marginal(t)
+        return schedule.sigma(t) / spread**2 * (x - center * one)
+
+    def data(x, t):
+        return mean * one + schedule.alpha(t) * std**2 / marginal(t)[1] ** 2 * (x - marginal(t)[0] * one)
+
+    def score(x, t):
+        return -(x - marginal(t)[0] * one) / marginal(t)[1] ** 2
+
+    def velocity(x, t):
+        return schedule.alpha_dot(t) * data(x, t) + schedule.sigma_dot(t) * noise(x, t)
+
+    x = np.zeros(n + 3)
     x[:2] = marginal(t0)
-    end = run_by_hand(table, data, x, np.eye(n + 2)[2:])
+    view = {"data": data, "noise": noise, "score": score, "velocity": velocity}[table.view]
+    end = run_by_hand(table, view, x, np.eye(n + 3)[2:])
     want = marginal(t1)
     return np.hypot(end[0] - want[0], np.linalg.norm(end[1:]) - want[1])
 

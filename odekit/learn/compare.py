@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from odekit.learn.distill import sample_errors
-from odekit.loops.table import SamplerTable, run_table
+from odekit.loops.table import run_table
 from odekit.samplers.grids import time_grid
+from odekit.samplers.rk import runge_kutta
+from odekit.solvers.tableaus import RK4
 from odekit.typing import PyTree
 
 _fine = eqx.filter_jit(run_table)
@@ -45,26 +47,11 @@ def references(
         >>> reference = ok.learn.references(model, x_init)  # doctest: +SKIP
     """
     grid = time_grid(model.schedule, steps, spacing) if ts is None else ts
-    end = _fine(rk4_rows(grid), model, x_init, None, cond)
+    table = runge_kutta(model.schedule, grid, RK4(), euler_at_final=False)
+    end = _fine(table.unlabelled(), model, x_init, None, cond)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(end)):
         raise ValueError("`ts` leads to non-finite end states; end it at a small positive time, such as 1e-3.")
     return end
-
-
-def rk4_rows(ts: ArrayLike) -> SamplerTable:
-    """Return the classical fourth-order Runge-Kutta method on the velocity: four rows a step, slots (stage, anchor)."""
-    grid = np.asarray(ts, np.float64)
-    dt, n = np.diff(grid), grid.size - 1
-    t = np.stack([grid[:-1], grid[:-1] + dt / 2, grid[:-1] + dt / 2, grid[1:]], axis=1)
-    weights = np.array([[0.5, 0, 0, 0], [0, 0.5, 0, 0], [0, 0, 1, 0], [1 / 6, 1 / 3, 1 / 3, 1 / 6]])
-    states = np.tile(np.array([[0.0, 1.0], [0.0, 1.0]]), (n, 4, 1, 1))
-    evals = np.zeros((n, 4, 2, 4))
-    evals[:, :, 0] = weights * dt[:, None, None]
-    evals[:, 3, 1] = evals[:, 3, 0]
-    leaves = (t.reshape(-1), states.reshape(-1, 2, 2), evals.reshape(-1, 2, 4))
-    t_state = np.append(t.reshape(-1), grid[-1])
-    t, states, evals, t_state = map(jnp.asarray, (*leaves, t_state))
-    return SamplerTable(t, states, evals, None, t_state, "velocity", "RK4")
 
 
 def rmse(end: PyTree, reference: PyTree) -> float:

@@ -7,7 +7,7 @@ rows.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -214,8 +214,10 @@ def _noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
             [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
         )
 
+    if key is None:
+        raise ValueError("`key` is None, but the table adds noise; pass `key=jax.random.key(0)`.")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+        key = cast(Array, jax.random.wrap_key_data(key))
     return jax.vmap(draw)(key, x) if key.ndim else draw(key, x)
 
 

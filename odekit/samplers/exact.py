@@ -1,5 +1,6 @@
-"""Models whose score is known: mixtures of Gaussians, for tests, benchmarks and first steps."""
+"""Models whose score is known: mixtures of Gaussians and finite data sets, for tests, benchmarks and first steps."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from odekit.samplers.denoiser import Denoiser
 from odekit.schedules import Schedule
 from odekit.typing import Scalar
 
@@ -15,6 +17,10 @@ def _lined_up(t: Scalar, x: Array, ndim: int) -> Array:
     """`t` like `x` in dtype, a (batch,) of times reshaped to broadcast along leading axes."""
     at = jnp.asarray(t, x.dtype)
     return at.reshape(at.shape + (1,) * (ndim - at.ndim)) if at.ndim else at
+
+
+def _shares(logits: Array) -> Array:
+    return jax.nn.softmax(logits, axis=-1)[..., None]
 
 
 class GaussianMixture(eqx.Module):
@@ -58,7 +64,7 @@ class GaussianMixture(eqx.Module):
         self.schedule = schedule
 
     def _posterior(self, x: Array, t: Scalar) -> tuple[Array, ...]:
-        """Alpha and sigma, and per component: responsibility (..., K, 1), residual / variance, mean, variance."""
+        """Alpha and sigma, and per component: logit (..., K), residual / variance, mean, variance."""
         weights, means, variances = (a.astype(x.dtype) for a in (self.weights, self.means, self.stds**2))
         t = _lined_up(t, x, x.ndim + 1)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
@@ -69,17 +75,22 @@ class GaussianMixture(eqx.Module):
         logits = jnp.log(weights).reshape(lead + weights.shape) - 0.5 * jnp.sum(
             residual**2 / total + jnp.log(total), axis=-1
         )
-        return alpha, sigma, jax.nn.softmax(logits, axis=-1)[..., None], residual / total, means, variances
+        return alpha, sigma, logits, residual / total, means, variances
+
+    def log_prob(self, x: Array, t: Scalar = 0.0) -> Array:
+        """Return the log density, (...), of states `x`, (..., d), at time `t`, () or (batch,), in nats."""
+        _, _, logits, *_ = self._posterior(x, t)
+        return jax.nn.logsumexp(logits, axis=-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
 
     def data(self, x: Array, t: Scalar, cond: Any = None) -> Array:
         """Return the mean of the data given the state `x`, (..., d), at time `t`, () or (batch,)."""
-        alpha, _, share, pull, means, variances = self._posterior(x, t)
-        return jnp.sum(share * (means + alpha * variances * pull), axis=-2)
+        alpha, _, logits, pull, means, variances = self._posterior(x, t)
+        return jnp.sum(_shares(logits) * (means + alpha * variances * pull), axis=-2)
 
     def noise(self, x: Array, t: Scalar, cond: Any = None) -> Array:
         """Return the mean of the noise given the state `x`, (..., d), at time `t`, () or (batch,)."""
-        _, sigma, share, pull, _, _ = self._posterior(x, t)
-        return jnp.sum(share * sigma * pull, axis=-2)
+        _, sigma, logits, pull, _, _ = self._posterior(x, t)
+        return jnp.sum(_shares(logits) * sigma * pull, axis=-2)
 
     def velocity(self, x: Array, t: Scalar, cond: Any = None) -> Array:
         """Return `dx/dt` of the probability flow at state `x`, (..., d), and time `t`, () or (batch,)."""
@@ -88,8 +99,8 @@ class GaussianMixture(eqx.Module):
 
     def score(self, x: Array, t: Scalar, cond: Any = None) -> Array:
         """Return the gradient of the log density at state `x`, (..., d), and time `t`, () or (batch,)."""
-        _, _, share, pull, _, _ = self._posterior(x, t)
-        return -jnp.sum(share * pull, axis=-2)
+        _, _, logits, pull, _, _ = self._posterior(x, t)
+        return -jnp.sum(_shares(logits) * pull, axis=-2)
 
 
 def gaussian(mean: Any, std: Any, schedule: Schedule) -> GaussianMixture:
@@ -114,3 +125,74 @@ def gaussian(mean: Any, std: Any, schedule: Schedule) -> GaussianMixture:
     return GaussianMixture(
         jnp.ones(1), mean[None], jnp.broadcast_to(jnp.asarray(std, float), mean.shape)[None], schedule
     )
+
+
+class Empirical(eqx.Module):
+    """The exact model of a finite data set, whose samples are the data again; use it where a `Denoiser` goes.
+
+    What a network that fitted its training set perfectly would answer: the data, averaged by how likely each explains
+    the state. Distances are differences, not expanded squares, so that float32 holds at little noise. The whole batch
+    meets the whole data set at once: (batch, n) weights, and up to (batch, n, ...) differences where the compiler does
+    not fuse them into their sums; under `jax.lax.map` over the batch, a batch of one.
+
+    Args:
+        samples: (n, ...), each sample of any shape.
+        schedule: the noise schedule.
+
+    Raises:
+        ValueError: samples has no samples.
+
+    Example:
+        >>> from odekit.schedules import FlowMatching
+        >>> float(Empirical([[-1.0], [1.0]], FlowMatching()).data(jnp.array([0.5]), 0.1)[0])
+        1.0
+
+    Source: Karras et al., NeurIPS 2022, appendix B.3 (arXiv 2206.00364).
+    """
+
+    samples: Array
+    schedule: Schedule
+
+    def __init__(self, samples: Any, schedule: Schedule):
+        self.samples, self.schedule = jnp.asarray(samples, float), schedule
+        if self.samples.ndim < 2 or not self.samples.size:
+            raise ValueError(f"`samples` has shape {self.samples.shape}; it must be (n, ...), a row for each sample.")
+
+    def _distances(self, x: Array, t: Scalar) -> tuple[Array, Array]:
+        """Squared distances from alpha times each sample, (..., n), and sigma, of a shape to go with them."""
+        lead = x.shape[: x.ndim - self.samples.ndim + 1]
+        samples = self.samples.astype(x.dtype).reshape((1,) * len(lead) + (len(self.samples), -1))
+        at = _lined_up(t, x, len(lead) + 2)
+        square = jnp.sum((x.reshape(*lead, 1, -1) - self.schedule.alpha(at) * samples) ** 2, axis=-1)
+        return square, self.schedule.sigma(at[..., 0] if at.ndim else at)
+
+    def log_prob(self, x: Array, t: Scalar) -> Array:
+        """Return the log density, (...), of states `x` at time `t`, () or (batch,), in nats; infinite without noise."""
+        square, sigma = self._distances(x, t)
+        n, size = len(self.samples), self.samples[0].size
+        unit = jnp.log(2 * math.pi * sigma[..., 0] ** 2 if sigma.ndim else 2 * math.pi * sigma**2)
+        return jax.nn.logsumexp(-0.5 * square / sigma**2, axis=-1) - math.log(n) - 0.5 * size * unit
+
+    def data(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return the mean of the data given the state `x`, (..., *sample), at time `t`, () or (batch,)."""
+        square, sigma = self._distances(x, t)
+        excess = square - jnp.min(square, axis=-1, keepdims=True)
+        far = excess > 0  # without noise, the nearest sample takes all
+        logits = jnp.where(far, -0.5 * jnp.where(far, excess, 1.0) / sigma**2, 0.0)
+        flat = self.samples.astype(x.dtype).reshape(len(self.samples), -1)
+        return jnp.matmul(jax.nn.softmax(logits, axis=-1), flat, precision="highest").reshape(x.shape)
+
+    def _views(self) -> Denoiser:
+        return Denoiser(self.data, self.schedule, "data")
+
+    def noise(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return the mean of the noise given the state `x`, (..., *sample), at time `t`, () or (batch,)."""
+        return self._views().noise(x, t)
+
+    def velocity(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return `dx/dt` of the probability flow at state `x`, (..., *sample), and time `t`, () or (batch,)."""
+        return self._views().velocity(x, t)
+
+    def score(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return the gradient of the log density at state `x`, (..., *sample), and time `t`, () or (batch,)."""
+        return self._views().score(x, t)

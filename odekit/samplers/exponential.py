@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.core import Tracer
 
 from odekit.samplers.grids import Grid
 from odekit.samplers.multistep import step_orders
@@ -64,6 +65,16 @@ class Exponential(NamedTuple):
         return fixes
 
 
+def amounts(grid: Grid, tau: Any) -> Any:
+    """Return (N,) amounts of noise, traced where `tau` is a function and the grid is being trained."""
+    tau = tau(grid.ts[1:]) if callable(tau) else tau
+    xp = grid.xp if isinstance(tau, Tracer) else np
+    tau = xp.asarray(tau, grid.ts.dtype)
+    if tau.shape not in ((), (grid.n,)):
+        raise ValueError(f"`tau` has shape {tau.shape}; it must be a number or one for each of the {grid.n} steps.")
+    return xp.broadcast_to(tau, (grid.n,))
+
+
 def exponential(
     grid: Grid, schedule: Schedule, tau: Any = 0.0, *, view: str = "data", variable: str = "lam"
 ) -> Exponential:
@@ -72,17 +83,17 @@ def exponential(
     Args:
         grid: N steps.
         schedule: the noise schedule, for polynomials in time.
-        tau: () or (N,) concrete amount of noise of each step.
+        tau: () or (N,) concrete amount of noise of each step, or a function of the time at which it ends.
         view: "data" or "noise".
         variable: "lam", "rho" or "time".
 
     Raises:
         ValueError: tau is neither a number nor one for each step, or noise is added on the way from data to noise.
     """
-    xp, tau = grid.xp, np.asarray(tau, np.float64)
-    if tau.shape not in ((), (grid.n,)):
-        raise ValueError(f"`tau` has shape {tau.shape}; it must be a number or one for each of the {grid.n} steps.")
-    tau2 = xp.asarray(np.broadcast_to(tau**2, (grid.n,)), grid.ts.dtype)
+    if view == "noise":
+        grid.need_data()
+    xp, tau = grid.xp, amounts(grid, tau)
+    tau2 = xp.asarray(tau**2, grid.ts.dtype)
     q, fading = 1 + tau2, grid.decay**tau2
     keep = grid.keep * fading if view == "data" else grid.alpha[1:] / grid.alpha[:-1]
     gain = grid.alpha[1:] - grid.alpha[:-1] * keep if view == "data" else q * (grid.sigma[1:] - grid.sigma[:-1] * keep)
@@ -106,7 +117,7 @@ def exponential(
         return [gain[rows], *(xp.sum(w * dlam * weight * ahead**k, axis=1) for k in range(1, count))]
 
     noise = None
-    if np.any(tau != 0):
+    if isinstance(tau, Tracer) or np.any(tau != 0):
         grid.need_descent("tau")
         noisy, variance = tau2 > 0, 1 - fading**2
         # the square root has no derivative at the zero variance of a step without noise

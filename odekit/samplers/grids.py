@@ -56,6 +56,14 @@ class Grid(NamedTuple):
         if not self.traced and self.lam[1] < self.lam[0]:
             raise ValueError(f"`{name}` adds noise, which needs `ts` from noise to data: reverse it, or set {name}=0.")
 
+    def need_data(self) -> None:
+        """Raise if the first point has no data in it, for builders in the noise view."""
+        if self.starts_at_zero:
+            raise ValueError(
+                f"`ts` starts at {self.ts[0]:g}, where there is no data and the noise prediction tells nothing; start "
+                "a little later, or take a table in the data or velocity view."
+            )
+
 
 def _check_order(ts: np.ndarray, lam: np.ndarray) -> None:
     up, down = np.diff(lam) > 0, np.diff(lam) < 0
@@ -90,6 +98,11 @@ def on_grid(schedule: Schedule, ts: Any) -> Grid:
         _check_order(ts, lam)
         if sigma[0] == 0:
             raise ValueError(f"`ts` starts at {ts[0]:g}, where there is no noise; start at a later time.")
+    return evaluated(ts, alpha, sigma, lam)
+
+
+def evaluated(ts: Any, alpha: Any, sigma: Any, lam: Any) -> Grid:
+    """Return the grid with these values of its schedule, whatever the order of its points."""
     keep = sigma[1:] / sigma[:-1]
     decay = keep * alpha[:-1] / alpha[1:]
     return Grid(namespace(ts), ts, alpha, sigma, lam, keep, alpha[1:] - alpha[:-1] * keep, decay)

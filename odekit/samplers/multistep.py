@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable
 from odekit.samplers.grids import Grid
 
@@ -15,25 +16,25 @@ def ramp(n: int, order: int) -> np.ndarray:
     return np.minimum(order, 1 + np.arange(n))
 
 
-def step_orders(grid: Grid, order: int, lower_order_final: bool | None) -> np.ndarray:
+def step_orders(grid: Grid, order: int, lower_order_final: bool | str | None) -> np.ndarray:
     """Return the order of every step: the ramp, and at the end its mirror image if asked for.
 
-    None lowers where it pays: under 15 steps, where the last step in lam is over twice the one before, and on a grid
-    being trained. A last point without noise always gets order 1, which is exact for its own data prediction.
+    "last" lowers the last step alone. None lowers where it pays: under 15 steps, where the last step in lam is over
+    twice the one before, and on a grid being trained. A last point without noise always gets order 1, which is exact
+    for its own data prediction.
 
     Raises:
         ValueError: order is not 1, 2, 3 or 4.
     """
-    if order not in (1, 2, 3, 4):
-        raise ValueError(f"`order` is {order!r}; it must be 1, 2, 3 or 4.")
+    require_one_of("order", order, (1, 2, 3, 4))
+    require_one_of("lower_order_final", lower_order_final, (True, False, "last", None))
     orders = ramp(grid.n, order)
     if lower_order_final is None:
         lower_order_final = grid.traced or grid.n < 15 or grid.jumps_at_end
-    if lower_order_final:
-        return np.minimum(orders, grid.n - np.arange(grid.n))
-    if not grid.traced and grid.ends_at_zero:
+    if lower_order_final == "last" or (not grid.traced and grid.ends_at_zero):
         orders[-1] = 1
-    return orders
+    mirrored = lower_order_final and lower_order_final != "last"
+    return np.minimum(orders, grid.n - np.arange(grid.n)) if mirrored else orders
 
 
 def weights_by_age(grid: Grid, orders: np.ndarray, weights: Callable[[np.ndarray, int], list], depth: int) -> Any:
@@ -57,12 +58,18 @@ def weights_by_age(grid: Grid, orders: np.ndarray, weights: Callable[[np.ndarray
 
 
 def by_ring(grid: Grid, ages: Any) -> Any:
-    """Reorder (N, H) weights from age, 0 for the row's own evaluation, to ring position."""
-    depth = ages.shape[1]
-    return grid.xp.take_along_axis(ages, (np.arange(grid.n)[:, None] - np.arange(depth)) % depth, axis=1)
+    """Reorder (rows, H) weights from age, 0 for the row's own evaluation, to ring position."""
+    rows, depth = ages.shape
+    return grid.xp.take_along_axis(ages, (np.arange(rows)[:, None] - np.arange(depth)) % depth, axis=1)
 
 
-def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: str) -> SamplerTable:
+def as_predicted(grid: Grid, ages: Any) -> Any:
+    """Return the (N, H) corrections that leave every state as it was predicted, by age one step later."""
+    zero = grid.xp.zeros_like(ages)
+    return grid.xp.concatenate([zero[:1], grid.xp.concatenate([zero[1:, :1], ages[:-1, :-1]], axis=1)])
+
+
+def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: Any) -> SamplerTable:
     """Return the table of `x1 = keep x0 + sum_a ages[:, a] F_{k-a} + noise z`: one slot, a ring of H evaluations.
 
     Args:
@@ -82,7 +89,7 @@ def multistep(grid: Grid, keep: Any, ages: Any, noise: Any = None, **about: str)
     )
 
 
-def corrected_multistep(grid: Grid, keep: Any, ages: Any, fix: Any, noise: Any = None, **about: str) -> SamplerTable:
+def corrected_multistep(grid: Grid, keep: Any, ages: Any, fix: Any, noise: Any = None, **about: Any) -> SamplerTable:
     """Return the table of a predictor-corrector whose corrector costs nothing, fused with the next predictor.
 
     Slot 1 is the last state before its evaluations were added, so that row k, which knows the evaluation at the

@@ -1,15 +1,30 @@
-"""Runge-Kutta and Adams rules on the velocity, in time itself: the samplers of flows."""
+"""Runge-Kutta and Adams rules: on the velocity in time, the samplers of flows, and on the noise in sigma / alpha."""
 
+import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable
-from odekit.samplers.grids import on_grid
-from odekit.samplers.multistep import multistep, ramp, weights_by_age
+from odekit.samplers.grids import Grid, on_grid
+from odekit.samplers.multistep import by_ring, multistep, ramp, weights_by_age
+from odekit.samplers.stages import Stage, anchored, staged
 from odekit.samplers.weights import polynomial_weights
 from odekit.schedules import Schedule
+from odekit.solvers.runge_kutta import RungeKutta
+from odekit.solvers.tableaus import RK4, Euler, Heun, Midpoint
+
+_KUTTA3 = RungeKutta(
+    order=3,
+    name="Kutta3",
+    source="Kutta, Z. Math. Phys. 46 (1901), 435-453",
+    c=(0.0, 1 / 2, 1.0),
+    a=((1 / 2,), (-1.0, 2.0)),
+    b=(1 / 6, 2 / 3, 1 / 6),
+)
 
 
 def euler(schedule: Schedule, ts: Any) -> SamplerTable:
@@ -74,6 +89,88 @@ def adams(schedule: Schedule, ts: Any, order: int = 2) -> SamplerTable:
     return multistep(grid, grid.xp.ones_like(grid.keep), ages, view="velocity", name=name, source=source)
 
 
+def runge_kutta(
+    schedule: Schedule,
+    ts: Any,
+    method: RungeKutta | None = None,
+    variable: str = "time",
+    *,
+    euler_at_final: bool | None = None,
+) -> SamplerTable:
+    """Any explicit Runge-Kutta method as a sampler: its own order, as many evaluations per step as it has weights.
+
+    For many steps, references, and methods of your own; coefficients that are arrays can be trained through it. On
+    large steps methods with a stage at the far end (Heun, RK4) extrapolate wildly; take the midpoint rule there.
+
+    Args:
+        schedule: the noise schedule.
+        ts: (N+1,) times from noise to data; the other way encodes.
+        method: such as `odekit.RK4()`; None for the midpoint rule.
+        variable: "time" for `dx/dt = velocity`; "rho" for `d(x/alpha)/drho = noise`, rho = sigma/alpha, which does
+            not depend on the schedule and needs some data in the first point.
+        euler_at_final: whether the last step is Euler's, one evaluation; None where the grid ends without noise and
+            the method has a stage there, because only a network that predicts the velocity has one.
+
+    Returns:
+        A table in the velocity view, or in the noise view.
+
+    Raises:
+        ValueError: the grid is not monotone, or starts without data; there is no such variable.
+
+    Example:
+        >>> from odekit import RK4
+        >>> from odekit.schedules import EDM
+        >>> runge_kutta(EDM(), [80.0, 1.0, 0.1], RK4(), "rho").nfe
+        8
+
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I (1993), II.1; Zhang & Chen, DEIS, ICLR
+    2023, proposition 3, for rho (arXiv 2204.13902).
+    """
+    require_one_of("variable", variable, ("time", "rho"))
+    method, grid = Midpoint() if method is None else method, on_grid(schedule, ts)
+    if variable == "rho":
+        grid.need_data()
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(method)):
+        grid = grid._replace(xp=jnp)
+    counts = np.full(grid.n, method.stages)
+    probes_end = any(isinstance(c, float) and c == 1 for c in method.c)
+    if (grid.ends_at_zero and probes_end) if euler_at_final is None else euler_at_final:
+        counts[-1] = 1
+
+    def stages(steps: np.ndarray, count: int) -> list[Stage]:
+        rule = method if count == method.stages else Euler()
+        points = [_point(schedule, grid, steps, c, variable) for c in (*rule.c, 1.0)]
+        (_, scale0, at0), (_, _, at1) = points[0], points[-1]
+        return [
+            Stage(t, scale / scale0, [scale * (at1 - at0) * a for a in row])
+            for (t, _, _), (_, scale, _), row in zip(points[:-1], points[1:], (*rule.a, rule.b), strict=True)
+        ]
+
+    name, source = f"runge_kutta {method.name}", method.source
+    return staged(grid, counts, stages, view={"time": "velocity", "rho": "noise"}[variable], name=name, source=source)
+
+
+def _point(schedule: Schedule, grid: Grid, steps: np.ndarray, c: Any, variable: str) -> tuple:
+    """Return the time, the scale of the state and the variable at the fraction `c` of these steps."""
+    whole = isinstance(c, float) and c in (0.0, 1.0)  # of the grid, to the bit
+    if variable == "time":
+        t = grid.ts[steps + int(c)] if whole else grid.ts[steps] + c * (grid.ts[steps + 1] - grid.ts[steps])
+        return t, grid.xp.ones_like(t), t
+    rho = grid.sigma / grid.alpha
+    if whole:
+        return grid.ts[steps + int(c)], grid.alpha[steps + int(c)], rho[steps + int(c)]
+    between = rho[steps] + c * (rho[steps + 1] - rho[steps])
+    t = schedule.t_of_lam(-grid.xp.log(between))
+    return t, schedule.alpha(t), between
+
+
+def rhork(schedule: Schedule, ts: Any, order: int, **about: str) -> SamplerTable:
+    """Return the table of `deis` with kind "rhork": Euler, Heun, Kutta's third order or the classical rule in rho."""
+    require_one_of("order", order, (0, 1, 2, 3))
+    table = runge_kutta(schedule, ts, (Euler(), Heun(), _KUTTA3, RK4())[order], "rho")
+    return dataclasses.replace(table, **about)
+
+
 def heun(schedule: Schedule, ts: Any, *, euler_at_final: bool | None = None) -> SamplerTable:
     """Heun's rule (explicit trapezoid) on the velocity: order 2 in time, two evaluations per step.
 
@@ -82,11 +179,10 @@ def heun(schedule: Schedule, ts: Any, *, euler_at_final: bool | None = None) -> 
     Args:
         schedule: the noise schedule.
         ts: (N+1,) times from noise to data; the other way encodes.
-        euler_at_final: whether the last step is Euler's, one evaluation less; None where the grid ends without noise,
-            because only a network that predicts the velocity has one there.
+        euler_at_final: as for `runge_kutta`.
 
     Returns:
-        A table of 2N rows, or 2N-1, in the velocity view: slot 0 is the stage, slot 1 the state it started from.
+        A table of 2N rows, or 2N-1, in the velocity view.
 
     Raises:
         ValueError: the grid is not monotone.
@@ -98,28 +194,43 @@ def heun(schedule: Schedule, ts: Any, *, euler_at_final: bool | None = None) -> 
 
     Source: Karras et al., NeurIPS 2022, algorithm 1 (arXiv 2206.00364).
     """
+    table = runge_kutta(schedule, ts, Heun(), euler_at_final=euler_at_final)
+    source = "Karras et al., NeurIPS 2022, algorithm 1 (arXiv 2206.00364)"
+    return dataclasses.replace(table, name="heun", source=source)
+
+
+def rf(schedule: Schedule, ts: Any, *, reuse: bool = False) -> SamplerTable:
+    """RF-Solver: order 2 in time on the velocity, two evaluations per step; with reuse one, as FireFlow.
+
+    For flows, and for inverting them: there and back a step errs by one order less than in one direction. RF-Solver is
+    the midpoint rule. With reuse the slope at the middle of a step also leads to the middle of the next.
+
+    Args:
+        schedule: the noise schedule.
+        ts: (N+1,) times from noise to data; the other way encodes.
+        reuse: whether to spend one evaluation per step, and one more in the first.
+
+    Returns:
+        A table of 2N rows, or N+1, in the velocity view.
+
+    Raises:
+        ValueError: the grid is not monotone.
+
+    Example:
+        >>> from odekit.schedules import FlowMatching
+        >>> rf(FlowMatching(), [1.0, 0.5, 0.0]).nfe, rf(FlowMatching(), [1.0, 0.5, 0.0], reuse=True).nfe
+        (4, 3)
+
+    Source: Wang et al., RF-Solver, 2024, eq. 8 (arXiv 2411.04746); Deng et al., FireFlow, 2024 (arXiv 2412.07517).
+    """
+    if not reuse:
+        table = runge_kutta(schedule, ts, Midpoint())
+        return dataclasses.replace(table, name="rf", source="Wang et al., RF-Solver, 2024 (arXiv 2411.04746)")
     grid = on_grid(schedule, ts)
-    xp, zero, one = grid.xp, grid.xp.zeros_like(grid.keep), grid.xp.ones_like(grid.keep)
-    dt = grid.ts[1:] - grid.ts[:-1]
-    # probe: (x + dt u0, x); close: both slots become x + dt (u0 + u1) / 2
-    probe, close = [[dt, zero], [zero, zero]], [[dt / 2, dt / 2], [dt / 2, dt / 2]]
-    evals = xp.stack([_matrix(xp, probe), _matrix(xp, close)], axis=1).reshape(-1, 2, 2)
-    states = xp.stack([_matrix(xp, [[zero, one]] * 2)] * 2, axis=1).reshape(-1, 2, 2)
-    t = xp.stack([grid.ts[:-1], grid.ts[1:]], axis=1).reshape(-1)
-    end = grid.ts[-1:]
-    if grid.ends_at_zero if euler_at_final is None else euler_at_final:
-        evals, states, t = evals[:-1], states[:-1], t[:-1]
-    return SamplerTable(
-        t=jnp.asarray(t),
-        states=jnp.asarray(states),
-        evals=jnp.asarray(evals),
-        noise=None,
-        t_state=jnp.asarray(xp.concatenate([t, end])),
-        view="velocity",
-        name="heun",
-        source="Karras et al., NeurIPS 2022, algorithm 1 (arXiv 2206.00364)",
-    )
-
-
-def _matrix(xp: Any, entries: list) -> Any:
-    return xp.stack([xp.stack(row, axis=-1) for row in entries], axis=-2)
+    xp, dt = grid.xp, grid.ts[1:] - grid.ts[:-1]
+    zero = xp.zeros_like(dt[:1])
+    full, half = xp.concatenate([zero, dt]), xp.concatenate([dt / 2, zero])
+    t_state = xp.concatenate([grid.ts[:1], grid.ts[:-1] + dt / 2, grid.ts[-1:]])
+    stage, anchor = ((xp.ones_like(full), by_ring(grid, ages[:, None])) for ages in (full + half, full))
+    source = "Deng et al., FireFlow, 2024 (arXiv 2412.07517)"
+    return anchored(grid, t_state, stage, anchor, view="velocity", name="rf", source=source)

@@ -149,6 +149,7 @@ def test_a_failed_solve_leaves_what_it_reached():
     close((ours.ts, ours.ys), (theirs.ts, theirs.ys), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_backwards_with_dense_output():
     saveat = diffrax.SaveAt(dense=True, ts=(1.1, 0.2), made_jump=True)
     ours, theirs = both(diffrax.Dopri5(), 0.0, -0.1, t0=1.3, stepsize_controller=PID, saveat=saveat, max_steps=60)
@@ -193,6 +194,7 @@ def loss(solve, y0, args, **options):
     return jnp.sum(sol.ys**2)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_diffrax():
     args = jnp.array(4.0)
     theirs = jax.grad(loss, (1, 2))(diffrax.diffeqsolve, Y0, args)

@@ -41,6 +41,7 @@ def test_the_gradient_agrees_with_central_differences(schedule):
     np.testing.assert_allclose(grad[picked], slopes, rtol=0, atol=2e-8 * np.abs(grad).max())
 
 
+@pytest.mark.slow
 def test_a_short_training_beats_every_hand_made_table():
     (x, reference), test = (paths("flow", seed, n, steps=100) for seed, n in ((0, 640), (1, 256)))
     flow = SCHEDULES["flow"]

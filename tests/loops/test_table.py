@@ -1,3 +1,5 @@
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import pytest
 from cases_sampling import VP, mixture, run_by_hand, starts, toy
 
 from odekit.loops.table import SamplerTable, march, run_table
-from odekit.samplers import dpmpp, heun, time_grid
+from odekit.samplers import dpmpp, heun, sample, time_grid
 
 
 def random_table(n=7, slots=3, depth=2, noise=True, seed=0):
@@ -35,6 +37,65 @@ def test_any_table_is_run_as_defined(slots, depth, noise):
     z = [np.asarray(jax.random.normal(jax.random.fold_in(key, k), x.shape)) for k in range(7)]
     want = run_by_hand(table, lambda x, t: np.sin(x + t), x, z)
     np.testing.assert_allclose(run_table(table, Wave(), jnp.asarray(x), key), want, rtol=1e-12)
+
+
+def test_constants_pixelwise_numbers_and_noise_before_the_first_row():
+    """A sum written out: every coefficient has one number a coordinate, and the first noise is that of row N."""
+    n, slots, depth, key, x = 4, 2, 3, jax.random.key(1), starts()[:5]
+    draw = np.random.RandomState(3).standard_normal
+    states, evals, offset = 0.5 * draw((n, slots, slots, 2)), 0.5 * draw((n, slots, depth, 2)), draw((n, slots, 2))
+    t = draw(n + 1)
+    leaves = (jnp.asarray(leaf) for leaf in (t[:-1], states, evals))
+    table = SamplerTable(*leaves, None, jnp.asarray(t), "noise", "", "", jnp.asarray(offset), jnp.asarray(0.7))
+    first = x + 0.7 * np.asarray(jax.random.normal(jax.random.fold_in(key, n), x.shape))
+    u, ring = [first] * slots, [np.zeros_like(x)] * depth
+    for k in range(n):
+        ring[k % depth] = np.sin(u[0] + t[k])
+        u = [
+            sum(states[k, a, b] * u[b] for b in range(slots))
+            + sum(evals[k, a, j] * ring[j] for j in range(depth))
+            + offset[k, a]
+            for a in range(slots)
+        ]
+    seen = run_table(table, Wave(), jnp.asarray(x), key, trajectory=True)
+    np.testing.assert_allclose(seen[-1], u[0], rtol=1e-12)
+    np.testing.assert_allclose(seen[0], first, rtol=1e-12)
+    with pytest.raises(ValueError, match="`key` is None"):
+        run_table(table, Wave(), jnp.asarray(x))
+
+
+def test_a_projection_acts_on_every_slot_after_every_row():
+    table, x = random_table(noise=False), starts()[:5]
+
+    def project(x, t):
+        return jnp.clip(x, -1.0, 1.0) + 0.1 * t
+
+    u, ring = [x] * 3, [np.zeros_like(x)] * 2
+    for k in range(table.nfe):
+        ring[k % 2] = np.sin(u[0] + np.asarray(table.t)[k])
+        mixed = np.einsum("ab,bnd->and", table.states[k], np.stack(u))
+        mixed = mixed + np.einsum("aj,jnd->and", table.evals[k], np.stack(ring))
+        u = list(np.clip(mixed, -1.0, 1.0) + 0.1 * float(table.t_state[k + 1]))
+    np.testing.assert_allclose(run_table(table, Wave(), jnp.asarray(x), project=project), u[0], rtol=1e-12)
+
+
+def test_equal_shapes_share_a_compiled_loop():
+    traces = []
+
+    class Counting:
+        def noise(self, x, t, cond=None):
+            traces.append(t)
+            return jnp.sin(x + t)
+
+    model, x = Counting(), jnp.asarray(starts()[:5])
+    ts = time_grid(VP, 6)
+    for table in (dpm_like(ts, "one"), dpm_like(ts**2, "two")):
+        sample(model, table, x)
+    assert len(traces) == 1
+
+
+def dpm_like(ts, name):
+    return dataclasses.replace(dpmpp(VP, ts, 2), view="noise", name=name)
 
 
 def test_the_normal_form_is_a_table():

@@ -56,6 +56,7 @@ def test_times_are_spread_evenly():
     np.testing.assert_allclose(np.diff(np.sort(seen)), 0.1, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_denoiser_samples_what_the_flow_learned():
     data = gaussian_data(0, 2048)
     flow = FlowMatching(VelocityMLP(2, 32, key=jax.random.key(0)))

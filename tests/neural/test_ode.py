@@ -51,6 +51,7 @@ def test_every_series_may_have_its_own_times():
         np.testing.assert_allclose(one, linear()(y, t), rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("augment", "reached"), [(0, False), (1, True)])
 def test_only_an_augmented_flow_turns_a_line_around(augment, reached):
     """No flow on a line maps x to -x: the best ordered map has mean squared error 1/3. One more dimension suffices."""

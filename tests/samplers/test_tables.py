@@ -24,6 +24,7 @@ VARIANTS = {  # every builder, in each of its forms
     "ddim eta": lambda s, ts: ddim(s, ts, 0.5),
     "dpmpp1": lambda s, ts: dpmpp(s, ts, 1),
     "dpmpp2": lambda s, ts: dpmpp(s, ts, 2, lower_order_final=True),
+    "dpmpp2 sde": lambda s, ts: dpmpp(s, ts, 2, tau=1.0, lower_order_final=True),
     "dpmpp3": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True),
     "dpmpp3 compat": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=True, compat=True),
     "euler": euler,
@@ -38,7 +39,7 @@ KEY = jax.random.key(3)
 
 
 def key_for(table):
-    return None if table.noise is None else KEY
+    return KEY if table.stochastic else None
 
 
 def test_every_builder_is_registered():
@@ -72,7 +73,7 @@ def test_tables_are_cited(name):
 def test_the_loop_is_the_definition(name):
     """The scan against NumPy, with the noise that key and row number define."""
     table, x = VARIANTS[name](VP, time_grid(VP, 6, "logsnr")), starts()
-    z = [jax.random.normal(jax.random.fold_in(KEY, k), x.shape) for k in range(table.nfe)]
+    z = [jax.random.normal(jax.random.fold_in(KEY, k), x.shape) for k in range(table.nfe + 1)]
     want = run_by_hand(table, lambda x, t: np.tanh(x + t), x, np.asarray(z))
     got = sample(toy(VP, table.view), table, jnp.asarray(x), key=key_for(table))
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
@@ -81,7 +82,7 @@ def test_the_loop_is_the_definition(name):
 @every
 def test_row_by_row_is_the_same_to_the_bit(name):
     table, model, x = VARIANTS[name](FM, time_grid(FM, 5)), toy(FM), jnp.asarray(starts())
-    state = table.init(x)
+    state = table.init(x, key_for(table))
     for k in range(table.nfe):
         state = table.step(model, k, state, key_for(table))
     np.testing.assert_array_equal(state.slots[0], sample(model, table, x, key=key_for(table)))
@@ -93,7 +94,7 @@ def test_trajectory(name):
     seen = sample(model, table, x, key=key_for(table), trajectory=True)
     assert seen.shape == (table.nfe + 1, *x.shape)
     assert table.t_state.shape == (table.nfe + 1,)
-    np.testing.assert_array_equal(seen[0], x)
+    np.testing.assert_array_equal(seen[0], table.init(x, key_for(table)).slots[0])
     np.testing.assert_array_equal(seen[-1], sample(model, table, x, key=key_for(table)))
     np.testing.assert_array_equal(table.t_state[:-1], table.t)
     assert table.t_state[-1] == 1e-3
@@ -111,7 +112,7 @@ def test_a_known_point_is_reproduced_exactly(name):
         np.testing.assert_allclose(run_by_hand(table, lambda x, t: constant, x, None), x - constant, rtol=1e-13)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("ddim eta", "sa3", "sa3c4")])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if not VARIANTS[name](VP, [1.0, 0.5, 0.1]).stochastic])
 def test_float32(name):
     table, x = VARIANTS[name](VP, time_grid(VP, 8)), jnp.asarray(starts())
     single = sample(mixture(VP), table, x.astype(jnp.float32))
@@ -146,38 +147,45 @@ def test_samplers_in_lam_do_not_depend_on_the_schedule(name):
 
 
 @every
-def test_tables_of_a_traced_grid_are_the_same_numbers(name):
-    ts = time_grid(VP, 6)
-    want, got = VARIANTS[name](VP, ts), jax.jit(lambda ts: VARIANTS[name](VP, ts))(ts)
-    for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
+def test_a_grid_being_trained_gives_the_same_numbers_and_their_derivatives(name):
+    """A random weighting of all numbers: traced and on the host, its gradient against central differences there."""
+    ts, build = time_grid(VP, 5), VARIANTS[name]
+    draw, leaves = np.random.RandomState(0).standard_normal, jax.tree.leaves(build(VP, ts))
+    weights, step = [draw(leaf.shape) for leaf in leaves], 1e-6
+
+    def total(ts, xp):
+        table = build(VP, ts)
+        return sum(xp.sum(w * xp.asarray(leaf)) for w, leaf in zip(weights, jax.tree.leaves(table), strict=True)), table
+
+    (_, traced), slopes = jax.jit(jax.value_and_grad(lambda ts: total(ts, jnp), has_aux=True))(jnp.asarray(ts))
+    for a, b in zip(leaves, jax.tree.leaves(traced), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
+    for k in range(6):
+        up, down = (total(ts + by * np.eye(6)[k], np)[0] for by in (step, -step))
+        np.testing.assert_allclose((up - down) / (2 * step), slopes[k], rtol=1e-5, atol=1e-5)
 
 
-@every
-def test_gradients_reach_grid_and_numbers(name):
-    """Through the builder to the grid, and straight to entries of the table, against central differences."""
-    x, ts, step = jnp.asarray(starts()[:4]), jnp.asarray(time_grid(VP, 4)), 1e-6
+@pytest.mark.parametrize("name", ["ddim eta", "heun full", "sa3c4"])
+def test_gradients_reach_the_numbers_of_a_table(name):
+    """Straight to entries of the table through the loop, against central differences."""
+    x, step = jnp.asarray(starts()[:4]), 1e-6
     table = VARIANTS[name](VP, time_grid(VP, 4))
     fields = [field for field in ("states", "evals", "noise") if getattr(table, field) is not None]
     where = {field: tuple(np.argwhere(getattr(table, field))[-1]) for field in fields}
 
-    def loss(ts, shift):
-        table = VARIANTS[name](VP, ts)
+    def loss(shift):
+        moved = table
         for field in fields:
             get = operator.attrgetter(field)
-            table = eqx.tree_at(get, table, get(table).at[where[field]].add(shift[field]))
-        return jnp.sum(jnp.sin(run_table(table, toy(VP), x, key_for(table))))
+            moved = eqx.tree_at(get, moved, get(moved).at[where[field]].add(shift[field]))
+        return jnp.sum(jnp.sin(run_table(moved, toy(VP), x, key_for(table))))
 
-    value_and_slopes = jax.jit(jax.value_and_grad(loss, (0, 1)))
-    at = (ts, dict.fromkeys(fields, jnp.array(0.0)))
-    _, slopes = value_and_slopes(*at)
-    for direction in ((jnp.eye(5)[1], {}), (jnp.eye(5)[3], {}), *((0 * ts, {field: 1.0}) for field in fields)):
-        along = (direction[0], {field: jnp.array(direction[1].get(field, 0.0)) for field in fields})
-        up, down = (
-            value_and_slopes(*jax.tree.map(lambda a, d, by=by: a + by * d, at, along))[0] for by in (step, -step)
-        )
-        want = sum(jnp.vdot(s, d) for s, d in zip(jax.tree.leaves(slopes), jax.tree.leaves(along), strict=True))
-        np.testing.assert_allclose((up - down) / (2 * step), want, rtol=2e-6, atol=1e-8)
+    value_and_slopes = jax.jit(jax.value_and_grad(loss))
+    at = dict.fromkeys(fields, jnp.array(0.0))
+    _, slopes = value_and_slopes(at)
+    for field in fields:
+        up, down = (value_and_slopes({**at, field: jnp.array(by)})[0] for by in (step, -step))
+        np.testing.assert_allclose((up - down) / (2 * step), slopes[field], rtol=2e-6, atol=1e-8)
 
 
 def test_pytree_states_are_sampled_leaf_by_leaf():

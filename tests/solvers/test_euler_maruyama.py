@@ -31,6 +31,7 @@ def slope(errors, counts):
     return -np.polyfit(np.log(counts), np.log(errors), 1)[0]
 
 
+@pytest.mark.slow
 def test_strong_order_one_half_on_multiplicative_noise():
     counts, errors = np.array([8, 16, 32, 64, 128]), []
     keys = jax.random.split(jax.random.key(1), PATHS)

@@ -98,6 +98,7 @@ def test_a_lane_does_not_depend_on_its_neighbours(lanes):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_gradients_repeat_the_way_that_was_taken(lanes):
     def end(mu):
         adjoint = ok.adjoint.Forward()
