@@ -134,7 +134,7 @@ def _dpm(
             raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
         return singlestep(view, schedule, ts, order, variant, lower, **about)
     require_one_of("order", order, (1, 2, 3))
-    grid = on_grid(schedule, ts)
+    grid = on_grid(schedule, ts, from_data=view == "noise")
     ex = exponential(grid, schedule, tau, view=view)
 
     def moments(rows: np.ndarray, count: int) -> list:

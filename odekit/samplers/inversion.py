@@ -10,9 +10,7 @@ from jax import Array
 from jax.core import Tracer
 
 from odekit.loops.table import SamplerTable, TableState, run_table
-from odekit.samplers.exponential import exponential
-from odekit.samplers.grids import on_grid
-from odekit.samplers.multistep import multistep, step_orders, weights_by_age
+from odekit.samplers.dpm import dpm
 from odekit.samplers.sample import check_run, sample, start_of
 from odekit.samplers.steps import amplification, inverse
 from odekit.schedules import Schedule
@@ -63,7 +61,7 @@ def invert(
         key: for a stochastic table, the key that the sample is made with.
         cond: handed to the model.
         encoder: for a table that cannot be undone: one on the reversed grid, `build(schedule, ts[::-1])`. None takes
-            exponential Adams of order 2 on the noise prediction, at the times of `table`.
+            `dpm` of order 2 at the times of `table`, which amplifies less than one on the data prediction.
         measure: whether to sample again and report the error.
 
     Returns:
@@ -123,7 +121,7 @@ def _started(model: Any, table: SamplerTable, x: PyTree, cond: Any) -> TableStat
     for lag in set(table.lags) - {0}:
         schedule = _schedule_of(model, "a sample given alone takes; give the `TableState` that it was sampled with")
         ends = table.t_state[jnp.array([table.nfe, table.nfe - lag * table.evals.shape[2]])]
-        slots[lag] = sample(model, _upwards(schedule, ends, 1), x, cond=cond)
+        slots[lag] = sample(model, dpm(schedule, ends, 1), x, cond=cond)
     return TableState(tuple(slots[lag] for lag in table.lags))
 
 
@@ -132,12 +130,7 @@ def _encoder(model: Any, table: SamplerTable) -> SamplerTable:
     schedule = _schedule_of(model, "sampling upwards takes; give `encoder`, a table on the reversed grid")
     if isinstance(table.t_state, Tracer):
         raise TypeError("`table` is traced, so its times cannot be put in order; give `encoder`.")
-    return _upwards(schedule, np.unique(np.asarray(table.t_state, np.float64)), 2)
-
-
-def _upwards(schedule: Schedule, ts: Any, order: int) -> SamplerTable:
-    """Exponential Adams on the noise prediction, which stays regular where the data prediction is amplified."""
-    grid = on_grid(schedule, ts)
-    ex = exponential(grid, schedule, view="noise")
-    ages = weights_by_age(grid, step_orders(grid, order, False), ex.predict, order)
-    return multistep(grid, ex.keep, ages, view="noise", name="upwards")
+    ts = np.unique(np.asarray(table.t_state, np.float64))
+    ts = ts if schedule.lam(ts[0]) > schedule.lam(ts[-1]) else ts[::-1]
+    to_pure_noise = bool(schedule.alpha(ts[-1]) == 0)
+    return dpm(schedule, ts, 2, lower_order_final="last" if to_pure_noise else False)
