@@ -15,6 +15,7 @@ from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
 from odekit.samplers.denoiser import Denoiser, guided
 from odekit.samplers.grids import time_grid
+from odekit.samplers.inversion import invert
 from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check, finite_or
 from odekit.solve import solve
@@ -71,6 +72,7 @@ __all__ = [
     "finite_or",
     "guided",
     "init",
+    "invert",
     "learn",
     "load",
     "neural",

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import operator
 from pathlib import Path
 
 import jax
@@ -52,19 +53,25 @@ def ends(case):
 
 def run_by_hand(table, view, x, z):
     """Run a table in NumPy: `view(x, t)` is the prediction, `z[k]` the noise of row k, `z[N]` that before row 0."""
+    x = x if table.start_noise is None else x + float(table.start_noise) * z[table.nfe]
+    return slots_by_hand(table, view, [x] * table.states.shape[1], z)[0]
+
+
+def slots_by_hand(table, view, slots, z):
+    """Run a table in NumPy from all its slots to all its slots; noise of one number is one draw."""
     states, evals, t = (np.asarray(leaf) for leaf in (table.states, table.evals, table.t))
-    x = x if table.start_noise is None else x + float(table.start_noise) * z[len(t)]
-    slots, depth = [x] * states.shape[1], evals.shape[2]
-    ring = [np.zeros_like(x)] * depth
+    slots = slots if table.start is None else [sum(map(operator.mul, row, slots)) for row in np.asarray(table.start)]
+    depth, draws = evals.shape[2], table.draws or range(len(t))
+    ring = [np.zeros_like(slots[0])] * depth
     for k in range(len(t)):
         ring[k % depth] = view(slots[0], t[k])
         slots = [
             sum(c * u for c, u in zip(states[k, a], slots, strict=True))
             + sum(c * f for c, f in zip(evals[k, a], ring, strict=True))
-            + (0.0 if table.noise is None else np.asarray(table.noise)[k, a] * z[k])
+            + (0.0 if table.noise is None else np.asarray(table.noise)[k, a] * z[draws[k]])
             for a in range(len(slots))
         ]
-    return slots[0]
+    return slots
 
 
 def flow_error(table, case):

@@ -149,11 +149,10 @@ class SamplerTable(eqx.Module):
 
     def rows(self, x: PyTree) -> Row:
         """Return all rows in the dtype of the times of `x`."""
-        numbers = Row(self.t, self.states, self.evals, self.noise, self.offset, self.t_state[1:], None)
-        rows = jax.tree.map(lambda leaf: jnp.asarray(leaf, time_dtype(x)), numbers)
-        if self.noise is None:
-            return rows
-        return rows._replace(draw=jnp.asarray(self.draws or range(self.nfe), jnp.int32))
+        rows = Row(self.t, self.states, self.evals, self.noise, self.offset, self.t_state[1:], None)
+        rows = jax.tree.map(lambda leaf: jnp.asarray(leaf, time_dtype(x)), rows)
+        draw = None if self.noise is None else jnp.asarray(self.draws or range(self.nfe), jnp.int32)
+        return rows._replace(draw=draw)
 
     def init(self, x: PyTree, key: Array | None = None) -> TableState:
         """Return the state before row 0, with the first noise if there is any; the ring is zero.
@@ -167,7 +166,7 @@ class SamplerTable(eqx.Module):
         if self.start is not None:
             slots = tuple(lincomb(row, slots) for row in jnp.asarray(self.start, time_dtype(slots)))
         if self.start_noise is not None:
-            z = _noise(key, jnp.int32(self.nfe), slots[0])
+            z = normals(key, jnp.int32(self.nfe), slots[0])
             slots = tuple(add(u, scale(jnp.asarray(self.start_noise, time_dtype(u)), z)) for u in slots)
         return TableState(slots, jax.tree.map(lambda u: jnp.zeros((depth, *u.shape), u.dtype), slots[0]))
 
@@ -203,7 +202,7 @@ class SamplerTable(eqx.Module):
         return _step(self.unlabelled(), model, jnp.asarray(k, jnp.int32), state, key, cond, project)
 
 
-def _noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
+def normals(key: Array | None, k: Array, x: PyTree) -> PyTree:
     """Unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
 
     def draw(key, like):
@@ -235,7 +234,7 @@ def _apply_row(table: SamplerTable, model, key, cond, project, state: TableState
     history = [jax.tree.map(lambda leaf, j=j: leaf[j], ring) for j in range(depth)]
     new = [add(lincomb(s, u), lincomb(e, history)) for s, e in zip(row.states, row.evals, strict=True)]
     if row.noise is not None:
-        z = _noise(key, row.draw, u[0])
+        z = normals(key, row.draw, u[0])
         new = [add(one, scale(c, z)) for one, c in zip(new, row.noise, strict=True)]
     if row.offset is not None:
         new = [

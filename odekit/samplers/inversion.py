@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from odekit.loops.table import SamplerTable, TableState, run_table
+from odekit.loops.table import SamplerTable, TableState
 from odekit.samplers.dpm import dpm
 from odekit.samplers.sample import check_run, sample, start_of
 from odekit.samplers.steps import amplification, inverse
@@ -105,11 +105,14 @@ def invert(
 @eqx.filter_jit
 def _distance(a: PyTree, b: PyTree) -> Array:
     wide = common_real(a)
-    far = [jnp.max(jnp.abs(x - y), initial=0.0).astype(wide) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
+    far = [
+        jnp.max(jnp.abs(x - y), initial=0.0).astype(wide) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    ]
     return jnp.max(jnp.stack(far))
 
 
-def _schedule_of(model: Any, why: str) -> Schedule:
+def schedule_of(model: Any, why: str) -> Schedule:
+    """Return the schedule of a model; without one, say what takes it."""
     if not isinstance(schedule := getattr(model, "schedule", None), Schedule):
         raise TypeError(f"`model` is a {type(model).__name__} without a schedule, which {why}.")
     return schedule
@@ -119,7 +122,7 @@ def _started(model: Any, table: SamplerTable, x: PyTree, cond: Any) -> TableStat
     """All slots for a sample given alone: those that lag behind it by a step of DDIM towards noise."""
     slots = {0: x}
     for lag in set(table.lags) - {0}:
-        schedule = _schedule_of(model, "a sample given alone takes; give the `TableState` that it was sampled with")
+        schedule = schedule_of(model, "a sample given alone takes; give the `TableState` that it was sampled with")
         ends = table.t_state[jnp.array([table.nfe, table.nfe - lag * table.evals.shape[2]])]
         slots[lag] = sample(model, dpm(schedule, ends, 1), x, cond=cond)
     return TableState(tuple(slots[lag] for lag in table.lags))
@@ -127,7 +130,7 @@ def _started(model: Any, table: SamplerTable, x: PyTree, cond: Any) -> TableStat
 
 def _encoder(model: Any, table: SamplerTable) -> SamplerTable:
     """The times of a table from data to noise, without those that it meets twice."""
-    schedule = _schedule_of(model, "sampling upwards takes; give `encoder`, a table on the reversed grid")
+    schedule = schedule_of(model, "sampling upwards takes; give `encoder`, a table on the reversed grid")
     if isinstance(table.t_state, Tracer):
         raise TypeError("`table` is traced, so its times cannot be put in order; give `encoder`.")
     ts = np.unique(np.asarray(table.t_state, np.float64))

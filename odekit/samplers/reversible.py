@@ -141,7 +141,9 @@ def edict(schedule: Schedule, ts: Any, p: float = 0.93) -> SamplerTable:
 def _with_data(schedule: Schedule, ts: Any) -> Grid:
     grid = on_grid(schedule, ts)
     if grid.starts_at_zero:
-        raise ValueError(f"`ts` starts at {grid.ts[0]:g}, where there is no data; start a little later, or take `bdia`.")
+        raise ValueError(
+            f"`ts` starts at {grid.ts[0]:g}, where there is no data; start a little later, or take `bdia`."
+        )
     return grid
 
 
@@ -153,9 +155,7 @@ def _single(xp: Any, t: Any, t_state: Any, states: Any, evals: Any) -> Steps:
     """Steps of one evaluation each, `u <- states u + evals F`."""
     zero = xp.zeros_like(evals)
     scale = xp.ones_like(zero[:, :1])
-    return Steps(
-        t[:, None], t_state[:, None], scale, zero[:, :1, None], zero[:, :1], states, evals[:, :, None], zero
-    )
+    return Steps(t[:, None], t_state[:, None], scale, zero[:, :1, None], zero[:, :1], states, evals[:, :, None], zero)
 
 
 def _two_step(grid: Grid, keep: Any, lag: Any, gain: Any) -> Steps:
@@ -168,7 +168,9 @@ def _two_step(grid: Grid, keep: Any, lag: Any, gain: Any) -> Steps:
 def _heun_there_and_back(grid: Grid, lag: Any) -> Steps:
     """The steps of BDIA over Heun's rule: the velocity at a state, ahead of it and behind it."""
     if not grid.traced and grid.sigma[-1] == 0:
-        raise ValueError("`base` is 'heun', which needs noise at the last time of `ts`; end at a later time, or 'ddim'.")
+        raise ValueError(
+            "`base` is 'heun', which needs noise at the last time of `ts`; end at a later time, or 'ddim'."
+        )
     xp = grid.xp
     before = xp.concatenate([grid.ts[:1], grid.ts[:-2]])
     ahead, behind = grid.ts[1:] - grid.ts[:-1], before - grid.ts[:-1]

@@ -59,7 +59,9 @@ def _first(xp: Any, row: Any, slots: int) -> Any:
 
 def _scaling(xp: Any, factor: Any, slots: int) -> Any:
     """(K, A, A) diagonal: `factor` for slot 0 and 1 for the others."""
-    return xp.stack([xp.stack([factor * (a == b == 0) + (a == b > 0) for b in range(slots)], -1) for a in range(slots)], 1)
+    return xp.stack(
+        [xp.stack([factor * (a == b == 0) + (a == b > 0) for b in range(slots)], -1) for a in range(slots)], 1
+    )
 
 
 def to_table(
@@ -176,9 +178,7 @@ def inverse(table: SamplerTable) -> SamplerTable:
     # every step ends by undoing the mixing of the one before it, so that slot 0 is what that step evaluated first
     mix = xp.concatenate([xp.eye(len(table.lags), dtype=back.dtype)[None], back[:-1]])
     undo = _product(xp, mix, back)
-    undone = steps._replace(
-        states=mix, evals=-_product(xp, undo, steps.evals), noise=-_apply(xp, undo, steps.noise)
-    )
+    undone = steps._replace(states=mix, evals=-_product(xp, undo, steps.evals), noise=-_apply(xp, undo, steps.noise))
     depth = table.evals.shape[2]
     numbers = (table.draws or tuple(range(table.nfe)))[::depth]
     undone = to_table(
