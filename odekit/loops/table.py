@@ -47,10 +47,7 @@ def time_dtype(x: PyTree) -> Any:
 
 
 class TableState(NamedTuple):
-    """What the table loop carries: A slots (slot 0 is the sample so far) and the ring, H evaluations stacked.
-
-    As a start, in the place of an initial sample, only the slots count.
-    """
+    """What the loop carries: A slots (slot 0 is the sample so far), and the ring of H evaluations, blank at first."""
 
     slots: tuple[PyTree, ...]
     ring: PyTree = None
@@ -65,7 +62,7 @@ class Row(NamedTuple):
     noise: Array | None
     offset: Array | None
     t_next: Array
-    draw: Array | None
+    draw: Array
 
 
 class SamplerTable(eqx.Module):
@@ -149,10 +146,9 @@ class SamplerTable(eqx.Module):
 
     def rows(self, x: PyTree) -> Row:
         """Return all rows in the dtype of the times of `x`."""
-        rows = Row(self.t, self.states, self.evals, self.noise, self.offset, self.t_state[1:], None)
-        rows = jax.tree.map(lambda leaf: jnp.asarray(leaf, time_dtype(x)), rows)
-        draw = None if self.noise is None else jnp.asarray(self.draws or range(self.nfe), jnp.int32)
-        return rows._replace(draw=draw)
+        numbers = (self.t, self.states, self.evals, self.noise, self.offset, self.t_state[1:])
+        numbers = jax.tree.map(lambda leaf: jnp.asarray(leaf, time_dtype(x)), numbers)
+        return Row(*numbers, draw=jnp.asarray(self.draws or range(self.nfe), jnp.int32))
 
     def init(self, x: PyTree, key: Array | None = None) -> TableState:
         """Return the state before row 0, with the first noise if there is any; the ring is zero.

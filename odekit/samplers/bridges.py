@@ -53,7 +53,7 @@ def dbim(
     return _pinned(bridge, on_grid(bridge, ts), inner, name=f"dbim{order}", source=source)
 
 
-def _pinned(bridge: Bridge, grid: Any, inner: SamplerTable, **about: str) -> SamplerTable:
+def _pinned(bridge: Bridge, grid: Any, inner: SamplerTable, **about: Any) -> SamplerTable:
     """Return the table that runs `inner`, of one slot, around the mean `a x_T`, after a row from the pinned end."""
     xp, depth = grid.xp, inner.evals.shape[2]
     keep, evals = (xp.asarray(rows, grid.ts.dtype)[:, 0] for rows in (inner.states, inner.evals))

@@ -44,7 +44,7 @@ def bdia(schedule: Schedule, ts: Any, gamma: float = 1.0, *, base: str = "ddim")
     # In the first step both slots are the start and there is nothing to take back; a weight of the second slot
     # keeps the step one that can be undone.
     lag = xp.concatenate([xp.ones_like(grid.ts[:1]), gamma * xp.ones_like(grid.ts[2:])])
-    about = {"name": "bdia", "source": "Zhang, Lewis & Kleijn, BDIA, ECCV 2024 (arXiv 2307.10829)"}
+    about: dict[str, Any] = {"name": "bdia", "source": "Zhang, Lewis & Kleijn, BDIA, ECCV 2024 (arXiv 2307.10829)"}
     if base == "heun":
         return to_table(xp, _heun_there_and_back(grid, lag), grid.ts[-1], lags=(0, 1), view="velocity", **about)
     alpha, sigma = (xp.concatenate([path[:1], path[:-2]]) for path in (grid.alpha, grid.sigma))
@@ -86,7 +86,7 @@ def belm(schedule: Schedule, ts: Any) -> SamplerTable:
     lag = xp.concatenate([xp.ones_like(first), alpha[2:] / alpha[:-2] * ratio**2])
     keep = xp.concatenate([first - 1, alpha[2:] / alpha[1:-1] * (1 - ratio) * (1 + ratio)])
     gain = alpha[1:] * xp.concatenate([drho[:1], drho[1:] * (1 + ratio)])
-    about = {"name": "belm", "source": "Wang et al., BELM, NeurIPS 2024 (arXiv 2410.07273)"}
+    about: dict[str, Any] = {"name": "belm", "source": "Wang et al., BELM, NeurIPS 2024 (arXiv 2410.07273)"}
     return to_table(xp, _two_step(grid, keep, lag, gain), grid.ts[-1], lags=(0, 1), view="noise", **about)
 
 
@@ -133,7 +133,7 @@ def edict(schedule: Schedule, ts: Any, p: float = 0.93) -> SamplerTable:
 
     evals = halves(xp.stack([gain, zero], axis=-1), added)
     t, t_state = halves(grid.ts[:-1], grid.ts[:-1]), halves(grid.ts[:-1], grid.ts[1:])
-    about = {"name": "edict", "source": "Wallace, Gokul & Naik, EDICT, CVPR 2023 (arXiv 2211.12446)"}
+    about: dict[str, Any] = {"name": "edict", "source": "Wallace, Gokul & Naik, EDICT, CVPR 2023 (arXiv 2211.12446)"}
     steps = _single(xp, t, t_state, halves(move, mix), evals)
     return to_table(xp, steps, grid.ts[-1], lags=(0, 0), view="noise", **about)
 

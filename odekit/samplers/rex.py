@@ -32,8 +32,8 @@ def rex(
         schedule: the noise schedule.
         ts: (N+1,) times from noise to data, with noise left at the last; with `sde` the first has some data in it.
         method: the base; `Euler()` when None. Its own nodes are evaluated between grid points.
-        coupling: over 0, up to 1.
-        sde: whether to integrate the reverse SDE, of order 1 in law; one draw of noise per step.
+        coupling: over 0, up to 1; at 1 order 1 becomes order 2, and nothing ever draws the two states together.
+        sde: whether to integrate the reverse SDE, with one draw of noise per step; on Gaussian data of order 2 in law.
 
     Returns:
         A table of 2 N stages rows in the data view with slots (z, y).
@@ -72,7 +72,7 @@ def rex(
         points = [[*row, *[zero] * (len(base.b) - len(row))] for row in rows]
         states = [[(1 - weight) * new / own, weight * new / other], [xp.ones_like(span), zero]]
         evals = [[new * span * b for b in base.b], [zero] * len(base.b)]
-        kicks = [units[i] * c * root for i, c in enumerate(base.c)]
+        kicks = [units[i] * c * sign * root for i, c in enumerate(base.c)]
         stack = [xp.stack([xp.stack(row, axis=-1) for row in part], axis=-2) for part in (points, states, evals)]
         scale, kicks, t = (xp.stack(part, axis=1) for part in ([u / own for u in units], kicks, t))
         return Steps(t, t, scale, stack[0], kicks, stack[1], stack[2], xp.stack([new * root, zero], axis=-1))
@@ -83,7 +83,7 @@ def rex(
     pairs = [xp.stack([a, b], axis=1) for a, b in zip(forth, back, strict=True)]
     steps = Steps(*(part.reshape(2 * grid.n, *part.shape[2:]) for part in pairs))
     draws = tuple(k for k in range(grid.n) for _ in range(2)) if sde else None
-    about = {"name": "rex", "source": "Blasingame & Liu, Rex, 2025 (arXiv 2502.08834)"}
+    about: dict[str, Any] = {"name": "rex", "source": "Blasingame & Liu, Rex, 2025 (arXiv 2502.08834)"}
     return to_table(xp, steps, grid.ts[-1], draws, lags=(0, 0), view="data", **about)
 
 

@@ -29,7 +29,7 @@ class Stage(NamedTuple):
 
 
 def staged(
-    grid: Grid, counts: np.ndarray, stages: Callable[[np.ndarray, int], list[Stage]], **about: str
+    grid: Grid, counts: np.ndarray, stages: Callable[[np.ndarray, int], list[Stage]], **about: Any
 ) -> SamplerTable:
     """Return the table of a method whose steps need nothing but their own evaluations.
 
@@ -53,7 +53,7 @@ def staged(
     return stage_rows(grid, t_state, closes, numbers[:, 1], numbers[:, 2:], **about)
 
 
-def stage_rows(grid: Grid, t_state: Any, closes: np.ndarray, keep: Any, ages: Any, **about: str) -> SamplerTable:
+def stage_rows(grid: Grid, t_state: Any, closes: np.ndarray, keep: Any, ages: Any, **about: Any) -> SamplerTable:
     """Return the table that moves from the anchor in every row, and renews it in the rows that close a step.
 
     Args:
@@ -69,7 +69,7 @@ def stage_rows(grid: Grid, t_state: Any, closes: np.ndarray, keep: Any, ages: An
     return anchored(grid, t_state, (keep, evals), anchor, **about)
 
 
-def anchored(grid: Grid, t_state: Any, stage: tuple, anchor: tuple, **about: str) -> SamplerTable:
+def anchored(grid: Grid, t_state: Any, stage: tuple, anchor: tuple, **about: Any) -> SamplerTable:
     """Return the table whose slots both become a multiple of the anchor and a sum of evaluations.
 
     Args:

@@ -59,9 +59,9 @@ def _first(xp: Any, row: Any, slots: int) -> Any:
 
 def _scaling(xp: Any, factor: Any, slots: int) -> Any:
     """(K, A, A) diagonal: `factor` for slot 0 and 1 for the others."""
-    return xp.stack(
-        [xp.stack([factor * (a == b == 0) + (a == b > 0) for b in range(slots)], -1) for a in range(slots)], 1
-    )
+    zero, one = xp.zeros_like(factor), xp.ones_like(factor)
+    rows = [[zero if a != b else one if a else factor for b in range(slots)] for a in range(slots)]
+    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=1)
 
 
 def to_table(
@@ -129,7 +129,8 @@ def to_steps(table: SamplerTable) -> tuple[Any, Steps]:
         total = _product(xp, states[:, i], total)
         added = _product(xp, states[:, i], added) + evals[:, i]
         kicked = _apply(xp, states[:, i], kicked) + noise[:, i]
-    steps = Steps(t, t_state, *(xp.stack(part, axis=1) for part in (scale, points, kicks)), total, added, kicked)
+    scale, points, kicks = (xp.stack(part, axis=1) for part in (scale, points, kicks))
+    steps = Steps(t, t_state, scale, points, kicks, total, added, kicked)
     if concrete:
         back = np.linalg.inv(total)
         strays += [_product(xp, back, added)[:, 0], _apply(xp, back, kicked)[:, 0]]

@@ -1,0 +1,306 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases_sampling import FM, VP, ends, mixture, numpy_view, run_by_hand, starts, toy
+
+import odekit as ok
+from odekit.loops.table import TableState
+from odekit.samplers import (
+    Denoiser,
+    adams,
+    bdia,
+    belm,
+    controlled,
+    ddim,
+    dpm,
+    dpmpp,
+    edict,
+    encode_noise,
+    euler,
+    gaussian,
+    invert,
+    rex,
+    rf,
+    sa,
+    sample,
+    slerp,
+    time_grid,
+    translate,
+)
+from odekit.schedules import VPLinear
+
+IMAGES = jnp.asarray(ends("VP"))
+KEY = jax.random.key(5)
+
+
+def rms(a, b):
+    return float(np.sqrt(np.mean((np.asarray(a) - np.asarray(b)) ** 2)))
+
+
+@pytest.mark.parametrize(
+    ("build", "latents"),
+    [(bdia, 1e-12), (belm, 2e-11), (edict, 1e-12), (rex, 4e-11), (lambda s, ts: rex(s, ts, ok.Midpoint()), 4e-11)],
+)
+def test_round_trips(build, latents):
+    """An image comes back from its encoding, a sample goes back to its own start; 50 steps in float64."""
+    table, model = build(VP, time_grid(VP, 50, "logsnr")), mixture(VP)
+    of_image = invert(model, table, IMAGES)
+    assert of_image.error < 1e-12
+    np.testing.assert_array_equal(of_image.x, of_image.state.slots[0])
+    end = sample(model, table, jnp.asarray(starts()), state=True)
+    of_sample = invert(model, table, end, measure=False)
+    assert of_sample.error is None
+    np.testing.assert_allclose(of_sample.x, starts(), atol=latents)
+    again = sample(model, table, of_sample.state, state=True)
+    np.testing.assert_allclose(again.slots[0], end.slots[0], atol=1e-12)
+
+
+def test_the_error_that_a_small_gamma_costs_is_reported():
+    model, x = mixture(VP), jnp.asarray(starts())
+    for gamma, lost in ((0.9, False), (0.5, True)):
+        table = bdia(VP, time_grid(VP, 50, "logsnr"), gamma)
+        found = invert(model, table, sample(model, table, x, state=True))
+        np.testing.assert_allclose(found.amplification, gamma**-49.0, rtol=1e-12)
+        assert (rms(found.x, x) > 0.1) == lost
+        assert (rms(found.x, x) < 1e-11) != lost
+
+
+def test_an_encoding_of_images_is_the_start_of_their_flow():
+    """Alone, without its older slots, the encoding is as good as the solver; with a small gamma it is nothing."""
+    model, errors = mixture(VP), []
+    for n in (16, 32, 64):
+        table = bdia(VP, time_grid(VP, n, "quadratic"))
+        errors.append(rms(invert(model, table, IMAGES, measure=False).x, starts()))
+    assert errors[2] < 0.02
+    assert errors[0] / errors[2] > 8.0
+
+
+def test_noise_is_undone_with_the_same_key():
+    model, x = toy(VP), jnp.asarray(starts())
+    table = rex(VP, time_grid(VP, 6, "logsnr"), ok.Heun(), sde=True)
+    for key in (KEY, jax.random.split(KEY, 64)):
+        end = sample(model, table, x, key=key, state=True)
+        np.testing.assert_allclose(invert(model, table, end, key=key, measure=False).x, x, atol=1e-10)
+    other = invert(model, table, end, key=jax.random.key(6), measure=False).x
+    assert rms(other, x) > 0.1
+
+
+# steps: rms round trips from the start down and up again, on logsnr: DDIM both ways, DPM-Solver++ and DPM-Solver
+MORPHS = {10: (0.45, 0.14), 20: (0.25, 0.036), 50: (0.11, 0.0056)}
+
+
+@pytest.mark.parametrize("n", MORPHS)
+def test_encoders_on_the_reversed_grid(n):
+    ts = time_grid(VP, n, "logsnr")
+    pairs = ((ddim(VP, ts), ddim(VP, ts[::-1])), (dpmpp(VP, ts, 2, lower_order_final=False), dpm(VP, ts[::-1], 2)))
+    for (down, up), printed in zip(pairs, MORPHS[n], strict=True):
+        there = run_by_hand(down, numpy_view(VP, "data"), starts(), None)
+        value = rms(run_by_hand(up, numpy_view(VP, up.view), there, None), starts())
+        assert abs(value - printed) < 0.506 * 10.0 ** (np.floor(np.log10(printed)) - 1)
+
+
+@pytest.mark.parametrize(("n", "printed"), [(8, (3.3e-3, 2.0e-1)), (15, (6.9e-4, 1.1e-1)), (30, (7.9e-5, 5.8e-2))])
+def test_rf_solver_there_and_back(n, printed):
+    """An even order gains one there and back; Euler at equal cost does not. Both run from pure noise to none."""
+    view = numpy_view(FM, "velocity")
+    for build, steps, want in ((rf, n, printed[0]), (euler, 2 * n, printed[1])):
+        ts = time_grid(FM, steps)
+        there = run_by_hand(build(FM, ts), view, starts(), None)
+        value = rms(run_by_hand(build(FM, ts[::-1]), view, there, None), starts())
+        assert abs(value - want) < 0.51 * 10.0 ** (np.floor(np.log10(want)) - 1)
+
+
+@pytest.mark.parametrize("schedule", [VP, FM])
+def test_tables_that_cannot_be_undone_are_run_upwards(schedule):
+    """By their own times: here to within the solvers' error, which is what is reported."""
+    images = jnp.asarray(ends("VP" if schedule is VP else "FM"))
+    table, model = adams(schedule, time_grid(schedule, 40, "quadratic"), 2), mixture(schedule)
+    found = invert(model, table, images)
+    assert found.amplification is None
+    assert rms(found.x, starts()) < 0.05
+    assert len(found.state.slots) == 1
+    np.testing.assert_allclose(
+        found.error, np.max(np.abs(sample(model, table, found.x) - images)), rtol=1e-12, atol=1e-14
+    )
+    up = adams(schedule, np.asarray(table.t_state)[::-1], 2)
+    np.testing.assert_allclose(
+        invert(model, table, images, encoder=up, measure=False).x, sample(model, up, images), rtol=1e-13
+    )
+
+
+def test_invert_composes_with_transformations():
+    """Compiled, batched, and differentiated with respect to sample, model and grid."""
+    images = IMAGES[:3]
+    ts = jnp.asarray(time_grid(VP, 4))
+
+    def encode(x, mean, ts):
+        model = gaussian(mean, 0.5, VP)
+        return jnp.sum(jnp.sin(invert(model, bdia(VP, ts), x, measure=False).x))
+
+    at = (images, jnp.array([0.3, -0.2]), ts)
+    slopes = jax.jit(jax.grad(encode, (0, 1, 2)))(*at)
+    value = jax.jit(encode)
+    for k, (slope, leaf) in enumerate(zip(slopes, at, strict=True)):
+        direction = jnp.asarray(np.random.RandomState(k).standard_normal(leaf.shape))
+        up, down = (value(*at[:k], leaf + by * direction, *at[k + 1 :]) for by in (1e-6, -1e-6))
+        np.testing.assert_allclose((up - down) / 2e-6, jnp.vdot(slope, direction), rtol=1e-6, atol=1e-8)
+    table, model = bdia(VP, time_grid(VP, 4)), gaussian([0.3, -0.2], 0.5, VP)
+    want = invert(model, table, images, measure=False).x
+    np.testing.assert_allclose(jax.jit(lambda table, x: invert(model, table, x).x)(table, images), want, rtol=1e-12)
+    np.testing.assert_allclose(jax.vmap(lambda x: invert(model, table, x).x)(images), want, rtol=1e-12)
+
+
+def test_float32():
+    """The table stays in float64 until it is run: what is lost is the state's own rounding."""
+    model, images = mixture(VP), IMAGES.astype(jnp.float32)
+    for table in (bdia(VP, time_grid(VP, 50, "logsnr")), rex(VP, time_grid(VP, 50, "logsnr"))):
+        found = invert(model, table, images)
+        assert found.x.dtype == jnp.float32
+        assert found.error.dtype == jnp.float32
+        assert found.error < 1e-5
+
+
+def test_pytrees():
+    def fn(x, t, cond):
+        return jax.tree.map(lambda leaf: jnp.tanh(leaf) * t.astype(leaf.dtype), x)
+
+    model, x = Denoiser(fn, VP, "data"), {"a": IMAGES[:3], "b": (IMAGES[3:8, 0],)}
+    found = invert(model, belm(VP, time_grid(VP, 5)), x)
+    assert jax.tree.structure(found.x) == jax.tree.structure(x)
+    assert found.error < 1e-12
+
+
+def test_translation_between_two_models():
+    """Of Gaussian data, whose flows only shift and scale: a sample keeps its place in units of the spread."""
+    source, target = gaussian([0.5, 0.0], 0.2, VP), gaussian([-1.0, 2.0], 0.7, VP)
+    table, x = bdia(VP, time_grid(VP, 100, "logsnr")), jnp.array([[0.7, 0.0], [0.5, -0.3]])
+    there = translate(source, target, table, x)
+    np.testing.assert_allclose((there - jnp.array([-1.0, 2.0])) / 0.7, (x - jnp.array([0.5, 0.0])) / 0.2, atol=2e-2)
+    np.testing.assert_allclose(translate(target, source, table, there), x, atol=2e-2)
+
+
+def test_translation_hands_each_model_its_condition():
+    model = Denoiser(lambda x, t, cond: cond - 0.5 * x, VP, "data")
+    table = bdia(VP, time_grid(VP, 5))
+    a, b = jnp.full((64, 2), 1.0), jnp.full((64, 2), 2.0)
+    np.testing.assert_allclose(translate(model, model, table, IMAGES, cond=a, target_cond=a), IMAGES, atol=1e-12)
+    assert rms(translate(model, model, table, IMAGES, cond=a, target_cond=b), IMAGES) > 0.1
+
+
+@pytest.mark.parametrize("end", ["data", "noise"])
+def test_full_control_leads_to_the_known_end(end):
+    """Of strength 1 the path is the straight one, of strength 0 the model's own, in every view."""
+    known, ts = jnp.asarray(starts()[:4] + 1.0), time_grid(FM, 6, end=0.1)
+    ts = ts if end == "data" else ts[::-1]
+    x = jnp.asarray(starts()[:4])
+    alpha, sigma = FM.alpha(ts[-1]), FM.sigma(ts[-1])
+    for model in (toy(FM, "velocity"), toy(FM, "noise"), mixture(FM)):
+        own = sample(model, euler(FM, ts), x)
+        np.testing.assert_allclose(sample(controlled(model, known, 0.0, end), euler(FM, ts), x), own, rtol=1e-11)
+    there = sample(controlled(toy(FM, "noise"), known, 1.0, end), euler(FM, ts), x)
+    known_part, moved = (alpha, sigma) if end == "data" else (sigma, alpha)
+    begin = {"data": FM.sigma, "noise": FM.alpha}[end](ts[0])
+    other = (x - {"data": FM.alpha, "noise": FM.sigma}[end](ts[0]) * known) / begin  # the unknown end of the line
+    np.testing.assert_allclose(there, known_part * known + moved * other, rtol=1e-11, atol=1e-12)
+
+
+def test_control_is_the_mixture_of_velocities_of_the_paper():
+    """`v + strength (v_known - v)`, with `(known - x) / (1 - t)` towards noise and `(x - known) / t` towards data."""
+    model, known, x, t = mixture(FM), jnp.asarray(starts()[:4]), jnp.asarray(starts()[4:8]), 0.3
+    own = model.velocity(x, t)
+    for end, line in (("noise", (known - x) / (1 - t)), ("data", (x - known) / t)):
+        got = controlled(model, known, lambda t: 2 * t, end).velocity(x, t)
+        np.testing.assert_allclose(got, own + 0.6 * (line - own), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "build"),
+    [
+        (VP, functools.partial(ddim, eta=1.0)),
+        (VP, functools.partial(sa, order=3, lower_order_final=True)),
+        (FM, functools.partial(ddim, eta=0.5)),
+    ],
+)
+def test_a_sample_comes_back_with_its_own_noise(schedule, build):
+    """Also with history, and with a last row that adds no noise."""
+    model, table = mixture(schedule), build(schedule, time_grid(schedule, 6))
+    start, replay = encode_noise(model, table, IMAGES, key=KEY)
+    assert not replay.stochastic
+    np.testing.assert_allclose(sample(model, replay, start), IMAGES, rtol=1e-10, atol=1e-12)
+    other = sample(gaussian([0.0, 0.0], 1.0, schedule), replay, start)
+    assert rms(other, IMAGES) > 1e-3
+
+
+def test_recovered_noise_is_a_path_of_the_forward_process():
+    """Of the exact model of one Gaussian the reverse path has the forward law: noises are unit normals, unrelated."""
+    many, vp = jax.random.split(KEY, 2), VPLinear()
+    model, table = gaussian([0.5], 0.25, vp), ddim(vp, time_grid(vp, 60, "logsnr"), 1.0)
+    alpha, sigma = vp.alpha(table.t_state[-1]), vp.sigma(table.t_state[-1])
+    x = alpha * 0.5 + jnp.hypot(alpha * 0.25, sigma) * jax.random.normal(many[0], (20000, 1))
+    _, replay = encode_noise(model, table, x, key=many[1])
+    z = np.asarray(replay.offset[:, 0, :, 0]) / np.asarray(table.noise)
+    assert abs(np.mean(z)) < 5e-3
+    np.testing.assert_allclose(np.std(z, axis=1), 1.0, atol=0.05)
+    assert abs(np.mean(z[1:] * z[:-1])) < 1e-2
+
+
+def test_slerp_keeps_to_the_sphere():
+    a, b = ({"p": jnp.asarray(starts()[i]), "q": jnp.asarray(starts()[i + 1, :1])} for i in (2, 9))
+    a, b = (jax.tree.map(lambda leaf, n=n: leaf / n, tree) for tree, n in ((a, norm(a)), (b, norm(b))))
+    angle = np.arccos(sum(float(jnp.vdot(p, q)) for p, q in zip(a.values(), b.values(), strict=True)))
+    for weight in (0.0, 0.25, 1.0):
+        got = slerp(a, b, weight)
+        np.testing.assert_allclose(norm(got), 1.0, rtol=1e-12)
+        along = sum(float(jnp.vdot(p, q)) for p, q in zip(a.values(), got.values(), strict=True))
+        np.testing.assert_allclose(along, np.cos(weight * angle), rtol=1e-12)
+
+
+def norm(tree):
+    return np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in tree.values()))
+
+
+def test_slerp_of_one_direction_is_a_line_with_a_derivative():
+    a = jnp.array([3.0, 4.0])
+    np.testing.assert_allclose(slerp(a, 2 * a, 0.5), 1.5 * a, rtol=1e-12)
+    assert np.all(np.isfinite(jax.grad(lambda a: jnp.sum(slerp(a, 2 * a, 0.3)))(a)))
+    assert slerp(a.astype(jnp.float32), a.astype(jnp.float32), 0.5).dtype == jnp.float32
+
+
+class Bare:
+    def data(self, x, t, cond=None):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: invert(mixture(VP), ddim(VP, [1.0, 0.5], 1.0), IMAGES), ValueError, "`encode_noise`"),
+        (lambda: invert(Bare(), ddim(VP, [1.0, 0.5]), IMAGES), TypeError, "without a schedule, which sampling upwards"),
+        (lambda: invert(Bare(), bdia(VP, [1.0, 0.5]), IMAGES), TypeError, "without a schedule, which a sample given"),
+        (
+            lambda: invert(mixture(VP), bdia(VP, [1.0, 0.5]), IMAGES, encoder=ddim(VP, [0.5, 1.0])),
+            ValueError,
+            "`encoder` is given",
+        ),
+        (lambda: invert(mixture(VP), rex(VP, [1.0, 0.5], sde=True), IMAGES), ValueError, "`key` is None"),
+        (
+            lambda: invert(mixture(VP), bdia(VP, [1.0, 0.5]), TableState((IMAGES,))),
+            ValueError,
+            "`x_init` has 1 slots",
+        ),
+        (lambda: sample(mixture(VP), ddim(VP, [1.0, 0.5]), IMAGES, trajectory=True, state=True), ValueError, "both"),
+        (lambda: controlled(mixture(VP), IMAGES, 0.5, "start"), ValueError, "`end` is 'start'"),
+        (lambda: controlled(Bare(), IMAGES, 0.5), TypeError, "without a schedule"),
+        (
+            lambda: encode_noise(mixture(VP), rex(VP, [1.0, 0.5], sde=True), IMAGES, key=KEY),
+            ValueError,
+            "not one slot",
+        ),
+    ],
+)
+def test_mistakes_are_named(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()
