@@ -25,8 +25,9 @@ def rex(
     In the variable in which the data prediction alone moves the state, `x / sigma` over `exp(lam)` for the flow, two
     states step by each other: `y <- coupling y + (1-coupling) z + step(z)`, `z <- z - step back(y)`. Costs two
     evaluations per stage and step; `bdia` costs one per step, this is the choice for higher order and for noise. The
-    inverse multiplies rounding errors by `coupling**-N`, and the two states drift apart where coupling is near 1 and
-    steps are too long: their distance is in `sample(..., state=True)`.
+    inverse multiplies rounding errors by `coupling**-N` and by how much a state is scaled down on the way, squared: 1e4
+    for the flow of `VPLinear`, 1e12 for its SDE, which forgets where it started. The two states drift apart where
+    coupling is near 1 and steps are too long: their distance is in `sample(..., state=True)`.
 
     Args:
         schedule: the noise schedule.

@@ -173,7 +173,7 @@ def test_amplification_of_bdia(gamma):
     assert 1e-10 * grown < moved < 1e-7 * grown
 
 
-@every
+@pytest.mark.parametrize("name", ["bdia", "rex heun sde"])
 def test_the_inverse_of_a_traced_table_is_the_same_numbers(name):
     ts = time_grid(VP, 5)
     want = inverse(PAIRS[name](VP, ts))
