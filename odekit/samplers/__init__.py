@@ -1,5 +1,6 @@
 """Few-step generation: every sampler is a function `(schedule, ts) -> SamplerTable`."""
 
+from odekit.loops.table import TableState
 from odekit.samplers.bridges import dbim, ddbm
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
@@ -27,6 +28,7 @@ __all__ = [
     "Empirical",
     "GaussianMixture",
     "Inversion",
+    "TableState",
     "TABLES",
     "adams",
     "amplification",

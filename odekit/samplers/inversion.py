@@ -22,7 +22,7 @@ class Inversion(NamedTuple):
     """What a sample was, or could have been, sampled from.
 
     Attributes:
-        x: the encoding, the initial sample of slot 0.
+        x: the encoding, slot 0 of that; sampled from alone, it errs by the table's own error.
         state: all slots to start from: `sample(model, table, state)` is the sample again.
         error: () largest distance of an entry of that from the sample; None if it was not measured.
         amplification: () how much undoing the table multiplies rounding errors, whatever the model: gamma**-(N-1) of

@@ -1,7 +1,9 @@
 """Runge-Kutta methods of the exponential kind, coupled with themselves so that every step can be undone."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from odekit.loops.table import SamplerTable
@@ -57,48 +59,71 @@ def rex(
         raise ValueError(f"`ts` holds {at:g}, where there is no {what} left to undo a step by; keep clear of it.")
     if sde:
         grid.need_descent("sde")
-    base, xp = Euler() if method is None else method, grid.xp
-    power = 2 if sde else 1
+    base, xp, power = Euler() if method is None else method, grid.xp, 2 if sde else 1
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(base)):
+        xp = jnp
     with np.errstate(divide="ignore"):
-        unit = grid.sigma**2 / grid.alpha if sde else grid.sigma
-    clock = xp.exp(power * grid.lam)
-    span = clock[1:] - clock[:-1]
-
-    def half(start: slice, end_of_other: slice, sign: float, weight: Any) -> Steps:
-        """The step of one state by another that stands at `start`, forth (sign 1) or back."""
-        own, other, new = unit[start], unit[end_of_other], unit[1:]
-        t, units = _stage_times(schedule, xp, grid.ts[start], own, clock[start], sign * span, base.c, power)
-        zero, root = xp.zeros_like(span), xp.sqrt(abs(span)) if sde else xp.zeros_like(span)
-        rows = [[units[i] * sign * span * a for a in row] for i, row in enumerate(((), *base.a))]
-        points = [[*row, *[zero] * (len(base.b) - len(row))] for row in rows]
-        states = [[(1 - weight) * new / own, weight * new / other], [xp.ones_like(span), zero]]
-        evals = [[new * span * b for b in base.b], [zero] * len(base.b)]
-        kicks = [units[i] * c * sign * root for i, c in enumerate(base.c)]
-        stack = [xp.stack([xp.stack(row, axis=-1) for row in part], axis=-2) for part in (points, states, evals)]
-        scale, kicks, t = (xp.stack(part, axis=1) for part in ([u / own for u in units], kicks, t))
-        return Steps(t, t, scale, stack[0], kicks, stack[1], stack[2], xp.stack([new * root, zero], axis=-1))
-
-    begin, end = slice(None, -1), slice(1, None)
-    forth, back = half(begin, begin, 1.0, coupling), half(end, begin, -1.0, 1.0)
-    # the second half steps z from the start of the step by the slope at y, which already stands at its end
-    pairs = [xp.stack([a, b], axis=1) for a, b in zip(forth, back, strict=True)]
+        unit = grid.sigma**power / grid.alpha ** (power - 1)
+    points = _Points(grid.ts, unit, xp.exp(power * grid.lam))
+    begin, end = (_Points(*(row[part] for row in points)) for part in (slice(None, -1), slice(1, None)))
+    halves = [_half(schedule, xp, base, sde, begin, end, back) for back in (False, True)]
+    halves[0] = halves[0]._replace(states=_coupled(xp, begin.unit, begin.unit, end.unit, coupling))
+    pairs = [xp.stack(pair, axis=1) for pair in zip(*halves, strict=True)]
     steps = Steps(*(part.reshape(2 * grid.n, *part.shape[2:]) for part in pairs))
     draws = tuple(k for k in range(grid.n) for _ in range(2)) if sde else None
     about: dict[str, Any] = {"name": "rex", "source": "Blasingame & Liu, Rex, 2025 (arXiv 2502.08834)"}
     return to_table(xp, steps, grid.ts[-1], draws, lags=(0, 0), view="data", **about)
 
 
-def _stage_times(
-    schedule: Schedule, xp: Any, t: Any, unit: Any, clock: Any, span: Any, nodes: Any, power: int
-) -> tuple[list, list]:
+class _Points(NamedTuple):
+    """Times, the unit that states are counted in there, and the clock by which the data prediction moves them."""
+
+    t: Any
+    unit: Any
+    clock: Any
+
+
+def _coupled(xp: Any, own: Any, other: Any, new: Any, weight: Any) -> Any:
+    """(N, 2, 2) slots (own, other) -> ((1 - weight) own + weight other, own), each counted in its own unit."""
+    one, zero = xp.ones_like(new), xp.zeros_like(new)
+    return xp.stack(
+        [xp.stack([(1 - weight) * new / own, weight * new / other], axis=-1), xp.stack([one, zero], axis=-1)], axis=1
+    )
+
+
+def _half(schedule: Schedule, xp: Any, base: RungeKutta, sde: bool, begin: _Points, end: _Points, back: bool) -> Steps:
+    """Return the steps of one state from `begin` to `end` by the slopes that the base meets on its way from the other.
+
+    The other stands at `begin` and the base goes forth; or at `end`, and it goes back.
+    """
+    own, sign, power = end if back else begin, -1.0 if back else 1.0, 2 if sde else 1
+    span, count = end.clock - begin.clock, len(base.b)
+    zero, root = xp.zeros_like(span), xp.sqrt(abs(span)) if sde else xp.zeros_like(span)
+    t, units = _stage_times(schedule, xp, own, sign * span, base.c, power)
+    points = [[units[i] * sign * span * a for a in row] for i, row in enumerate(((), *base.a))]
+    points = xp.stack([xp.stack([*row, *[zero] * (count - len(row))], axis=-1) for row in points], axis=1)
+    gains = xp.stack([end.unit * span * b for b in base.b], axis=-1)
+    return Steps(
+        t=xp.stack(t, axis=1),
+        t_state=xp.stack(t, axis=1),
+        scale=xp.stack([unit / own.unit for unit in units], axis=1),
+        points=points,
+        kicks=xp.stack([unit * c * sign * root for unit, c in zip(units, base.c, strict=True)], axis=1),
+        states=_coupled(xp, own.unit, begin.unit, end.unit, 1.0),
+        evals=xp.stack([gains, xp.zeros_like(gains)], axis=1),
+        noise=xp.stack([end.unit * root, zero], axis=-1),
+    )
+
+
+def _stage_times(schedule: Schedule, xp: Any, start: _Points, span: Any, nodes: Any, power: int) -> tuple[list, list]:
     """Return time and unit of the state at every node of steps `span` of the clock `exp(power lam)`."""
     times, units = [], []
     for c in nodes:
         if isinstance(c, float | int) and c == 0:  # also where the clock stands at 0
-            times.append(t)
-            units.append(unit)
+            times.append(start.t)
+            units.append(start.unit)
             continue
-        at = schedule.t_of_lam(xp.log(clock + c * span) / power)
+        at = schedule.t_of_lam(xp.log(start.clock + c * span) / power)
         times.append(at)
         units.append(schedule.sigma(at) ** power / schedule.alpha(at) ** (power - 1))
     return times, units

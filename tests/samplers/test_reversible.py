@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from cases_sampling import FM, VE, VP, agrees, flow_error, law_error, numpy_view, run_by_hand, slots_by_hand, starts
 
+import odekit as ok
 from odekit.samplers import amplification, bdia, belm, ddim, edict, inverse, rex, time_grid
 from odekit.solvers.tableaus import RK4, Euler, Heun, Midpoint
 
@@ -216,6 +217,27 @@ def test_gamma_0_is_the_base_and_the_first_step_is_the_base():
 def test_mistakes_are_named(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_inverses_are_saved_and_have_no_normal_form(tmp_path):
+    table = inverse(rex(VP, time_grid(VP, 3), sde=True))
+    ok.save(tmp_path / "table.safetensors", table)
+    again = ok.load(tmp_path / "table.safetensors", table)
+    assert again.draws == table.draws == (2, 2, 1, 1, 0, 0)
+    np.testing.assert_array_equal(again.start, table.start)
+    with pytest.raises(ValueError, match="mixes its slots first"):
+        ok.learn.normal_form(inverse(bdia(VP, time_grid(VP, 3))))
+
+
+def test_trained_coefficients_of_the_base_reach_the_table():
+    a = jnp.array(0.4)
+
+    def total(a):
+        table = rex(VP, time_grid(VP, 3), ok.RungeKutta(a=((a,),), b=(0.0, 1.0), c=(0.0, 0.5), order=1))
+        return jnp.sum(jnp.sin(table.evals))
+
+    slope = (total(a + 1e-6) - total(a - 1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(total)(a), slope, rtol=1e-6)
 
 
 def test_a_table_that_training_has_moved_is_not_undone():
