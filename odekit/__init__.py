@@ -13,8 +13,9 @@ from odekit.explain import explain
 from odekit.interop import as_diffrax, diffeqsolve
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
-from odekit.samplers.denoiser import Denoiser, guided
+from odekit.samplers.denoiser import Denoiser
 from odekit.samplers.grids import time_grid
+from odekit.samplers.guidance import guided
 from odekit.samplers.inversion import invert
 from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check, finite_or

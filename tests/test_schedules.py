@@ -69,6 +69,13 @@ def test_published_ends_of_the_linear_schedule():
     np.testing.assert_allclose(VPLinear().lam(np.array([1.0, 1e-3])), [-5.0250, 4.5577], atol=5e-5)
 
 
+def test_a_rate_that_does_not_grow():
+    t, constant = np.array([0.01, 1.0, 10.0]), VPLinear(beta_min=1.0, beta_max=1.0)
+    np.testing.assert_allclose(constant.alpha(t), np.exp(-t / 2), rtol=1e-15)
+    np.testing.assert_allclose(constant.t_of_lam(constant.lam(t)), t, rtol=1e-13)
+    np.testing.assert_allclose(constant.lam(t), -0.5 * np.log(np.expm1(t)), rtol=1e-13)
+
+
 def test_discrete_schedule_passes_through_its_points():
     alphas = np.sqrt(np.cumprod(1 - BETAS))
     t = np.arange(1, 1001) / 1000

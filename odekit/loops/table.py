@@ -7,13 +7,14 @@ rows.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from odekit.loops.brownian import normals
 from odekit.trees import add, align, lincomb, real_dtype, scale
 from odekit.typing import PyTree
 
@@ -162,8 +163,7 @@ class SamplerTable(eqx.Module):
         if self.start is not None:
             slots = tuple(lincomb(row, slots) for row in jnp.asarray(self.start, time_dtype(slots)))
         if self.start_noise is not None:
-            z = normals(key, jnp.int32(self.nfe), slots[0])
-            slots = tuple(add(u, scale(jnp.asarray(self.start_noise, time_dtype(u)), z)) for u in slots)
+            slots = _begin(jnp.asarray(self.start_noise, time_dtype(slots)), jnp.int32(self.nfe), slots, key)
         return TableState(slots, jax.tree.map(lambda u: jnp.zeros((depth, *u.shape), u.dtype), slots[0]))
 
     def step(
@@ -198,22 +198,11 @@ class SamplerTable(eqx.Module):
         return _step(self.unlabelled(), model, jnp.asarray(k, jnp.int32), state, key, cond, project)
 
 
-def normals(key: Array | None, k: Array, x: PyTree) -> PyTree:
-    """Unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
-
-    def draw(key, like):
-        key = jax.random.fold_in(key, k)
-        leaves, treedef = jax.tree.flatten(like)
-        keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
-        return treedef.unflatten(
-            [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
-        )
-
-    if key is None:
-        raise ValueError("`key` is None, but the table adds noise; pass `key=jax.random.key(0)`.")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = cast(Array, jax.random.wrap_key_data(key))
-    return jax.vmap(draw)(key, x) if key.ndim else draw(key, x)
+@eqx.filter_jit
+def _begin(start_noise: Array, k: Array, slots: tuple, key: Array | None) -> tuple:
+    """Compiled by itself, so that row by row it gives the bits of the loop."""
+    z = scale(start_noise, normals(key, k, slots[0]))
+    return tuple(add(u, z) for u in slots)
 
 
 def _check_prediction(f: PyTree, x: PyTree, view: str) -> None:

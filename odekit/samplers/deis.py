@@ -1,5 +1,6 @@
 """DEIS: exponential methods on the noise prediction, by polynomials in time, in rho = sigma / alpha or in lam."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from odekit.loops.table import SamplerTable
 from odekit.samplers.exponential import Exponential, exponential
 from odekit.samplers.grids import on_grid
 from odekit.samplers.multistep import multistep, step_orders, weights_by_age
-from odekit.samplers.rk import rhork
+from odekit.samplers.rk import RHO_RULES, runge_kutta
 from odekit.schedules import Schedule
 
 _SOURCE = "Zhang & Chen, DEIS, ICLR 2023 (arXiv 2204.13902)"
@@ -22,7 +23,7 @@ def deis(
     order: int = 3,
     kind: str = "tab",
     *,
-    lower_order_final: bool | str | None = False,
+    lower_order_final: bool | str | None = None,
     compat: bool = False,
 ) -> SamplerTable:
     """DEIS: the noise prediction as a polynomial, integrated exactly; one evaluation per step.
@@ -37,7 +38,8 @@ def deis(
         ts: (N+1,) times from noise to data; the first has some data in it.
         order: 0 to 3, degree of the polynomial.
         kind: "tab", "rhoab" or "lam" for a polynomial in time, rho or lam; "rhork".
-        lower_order_final: as for `dpmpp`, but False, as published, unless asked for.
+        lower_order_final: as for `dpmpp`; None never lowers "tab" and "rhoab", as published: it only costs accuracy
+            there (errors of .042 for .022 in 20 uniform steps), because no step is large in their variable.
         compat: whether integrals are left rectangles of 10,000 points, as in the authors' code, which leaves errors
             of some 1e-3 in the samples.
 
@@ -56,12 +58,14 @@ def deis(
     """
     require_one_of("kind", kind, (*_VARIABLES, "rhork"))
     about = {"view": "noise", "name": f"deis{order}", "source": _SOURCE}
-    if kind == "rhork":
-        return rhork(schedule, ts, order, **about)
     require_one_of("order", order, (0, 1, 2, 3))
+    if kind == "rhork":
+        return dataclasses.replace(runge_kutta(schedule, ts, RHO_RULES[order], "rho"), **about)
     grid = on_grid(schedule, ts)
     ex = exponential(grid, schedule, view="noise", variable=_VARIABLES[kind])
     ex = _by_rectangles(ex, schedule, kind) if compat else ex
+    if lower_order_final is None and kind != "lam":
+        lower_order_final = False
     orders = step_orders(grid, order + 1, lower_order_final)
     return multistep(grid, ex.keep, weights_by_age(grid, orders, ex.predict, order + 1), **about)
 

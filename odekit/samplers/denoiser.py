@@ -1,4 +1,4 @@
-"""One network, four views: data, noise, velocity and score are affine in each other."""
+"""One network, every view: data, noise, velocity, score and v are affine in each other."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,9 @@ from odekit.schedules import Schedule
 from odekit.trees import real_dtype
 from odekit.typing import PyTree, Scalar
 
+PREDICTIONS = (*VIEWS, "v")
+"""What a network may predict; tables ask for one of the first four."""
+
 
 def conversion(have: str, want: str, alpha: Array, sigma: Array, alpha_dot: Array, sigma_dot: Array) -> tuple:
     """Return (p, q) with `want = p x + q have`, in one step: no third prediction is formed and amplified on the way.
@@ -21,7 +24,7 @@ def conversion(have: str, want: str, alpha: Array, sigma: Array, alpha_dot: Arra
     linearly dependent, which gives p and q.
     """
     one, zero = jnp.ones_like(alpha), jnp.zeros_like(alpha)
-    parts = {"data": (one, zero), "noise": (zero, one), "velocity": (alpha_dot, sigma_dot)}
+    parts = {"data": (one, zero), "noise": (zero, one), "velocity": (alpha_dot, sigma_dot), "v": (-sigma, alpha)}
     if have == "score":  # the score is -noise / sigma
         p, q = conversion("noise", want, alpha, sigma, alpha_dot, sigma_dot)
         return p, -sigma * q
@@ -35,17 +38,23 @@ def conversion(have: str, want: str, alpha: Array, sigma: Array, alpha_dot: Arra
     return (want_data * have_noise - want_noise * have_data) / det, (alpha * want_noise - sigma * want_data) / det
 
 
+def fitted(c: Array, x: Array) -> Array:
+    """Return a number per sample, () or (batch,), in the precision of the state `x` and of a shape to scale it."""
+    return c.astype(real_dtype(x.dtype)).reshape(c.shape + (1,) * (x.ndim - c.ndim))
+
+
 class Denoiser(eqx.Module):
-    """A network and its schedule, able to answer with any of the four predictions.
+    """A network and its schedule, able to answer with any of the predictions.
 
     Args:
         fn: `fn(x, t, cond)` returns its prediction, like `x` in structure, shape and dtype. `t` is what the caller gave
             as an array: (), or (batch,) when every sample has its own time.
         schedule: the noise schedule that the network was trained with.
-        predicts: what the network returns: "noise", "data", "velocity" (dx/dt) or "score".
+        predicts: what the network returns: "noise", "data", "velocity" (dx/dt), "score" or "v" (alpha noise - sigma
+            data).
 
     Raises:
-        ValueError: predicts is none of the four.
+        ValueError: predicts is none of the five.
 
     Example:
         >>> from odekit.schedules import FlowMatching
@@ -61,8 +70,8 @@ class Denoiser(eqx.Module):
     predicts: str = eqx.field(static=True, default="noise")
 
     def __check_init__(self):
-        if self.predicts not in VIEWS:
-            raise ValueError(f"`predicts` is {self.predicts!r}; it must be one of {', '.join(VIEWS)}.")
+        if self.predicts not in PREDICTIONS:
+            raise ValueError(f"`predicts` is {self.predicts!r}; it must be one of {', '.join(PREDICTIONS)}.")
 
     def data(self, x: PyTree, t: Scalar, cond: Any = None) -> PyTree:
         """Return the predicted clean sample at state `x` and time `t`, () or (batch,)."""
@@ -80,6 +89,10 @@ class Denoiser(eqx.Module):
         """Return the gradient of the log density at state `x` and time `t`, () or (batch,)."""
         return self._predict("score", x, t, cond)
 
+    def v(self, x: PyTree, t: Scalar, cond: Any = None) -> PyTree:
+        """Return `alpha noise - sigma data` at state `x` and time `t`, () or (batch,)."""
+        return self._predict("v", x, t, cond)
+
     def _predict(self, want: str, x: PyTree, t: Scalar, cond: Any) -> PyTree:
         t = jnp.asarray(t, time_dtype(x))
         f = self.fn(x, t, cond)
@@ -87,52 +100,50 @@ class Denoiser(eqx.Module):
             return f
         at = self.schedule
         p, q = conversion(self.predicts, want, at.alpha(t), at.sigma(t), at.alpha_dot(t), at.sigma_dot(t))
-
-        def fit(c: Array, x: Array) -> Array:
-            return c.astype(real_dtype(x.dtype)).reshape(c.shape + (1,) * (x.ndim - c.ndim))
-
-        return jax.tree.map(lambda x, f: fit(p, x) * x + fit(q, x) * f, x, f)
+        return jax.tree.map(lambda x, f: fitted(p, x) * x + fitted(q, x) * f, x, f)
 
 
-class _Guided(eqx.Module):
-    """`without + scale (with - without)` of a network with and without its condition, in one batched call."""
+class _Under(eqx.Module):
+    """A model's answer under another schedule, at equal lam and equal x / alpha, where data and noise are the same."""
 
-    fn: Callable
-    scale: Array
-    null_cond: PyTree
+    model: Any
+    schedule: Schedule
+    kind: str = eqx.field(static=True)
 
     def __call__(self, x: PyTree, t: Array, cond: Any) -> PyTree:
-        if cond is None:
-            raise ValueError("`cond` is None, but the model is guided; pass the condition to guide towards.")
+        own = self.model.schedule
+        lam = self.schedule.lam(t)
+        at = own.t_of_lam(lam)
+        # the larger of alpha and sigma: the other may be 0, and 0 / 0 is no ratio
+        signal = lam > 0
+        theirs, ours = (jnp.where(signal, s.alpha(time), s.sigma(time)) for s, time in ((own, at), (self.schedule, t)))
+        ratio = theirs / ours
+        f = getattr(self.model, self.kind)(jax.tree.map(lambda x: fitted(ratio, x) * x, x), at, cond)
+        return jax.tree.map(lambda f: f / fitted(ratio, f), f) if self.kind == "v" else f
 
-        def pair(null: Array, given: Array) -> Array:
-            given = jnp.asarray(given)
-            return jnp.stack([jnp.broadcast_to(jnp.asarray(null, given.dtype), given.shape), given])
 
-        both = jax.vmap(self.fn, in_axes=(None, None, 0))(x, t, jax.tree.map(pair, self.null_cond, cond))
-        return jax.tree.map(lambda f: f[0] + self.scale.astype(real_dtype(f.dtype)) * (f[1] - f[0]), both)
+def under(model: Any, schedule: Schedule) -> Denoiser:
+    """Return a model trained under one schedule as a model under another, exactly.
 
-
-def guided(model: Denoiser, scale: Scalar, null_cond: PyTree) -> Denoiser:
-    """Return the model with classifier-free guidance: its answers move `scale` times as far as the condition asks.
-
-    Both answers come from one call of the network, batched over the two conditions by `jax.vmap`, so the network may
-    treat `x` and `cond` as it likes. Guidance is linear, so it is the same in every view.
+    Two schedules differ only in how they scale the state and name the times: at equal lam, `x / alpha` has the same
+    law, and data and noise are the same. So every sampler written for one schedule runs a network trained with any
+    other, for example those of `EDM` in `sigma / alpha`. Keep the grid within the lam that the network has seen.
 
     Args:
-        model: a denoiser whose network uses `cond`.
-        scale: 1 is no guidance, 0 ignores the condition; papers that write (1 + w) mean scale = 1 + w.
-        null_cond: the condition that stands for none; structure of `cond`, its leaves broadcast to those of `cond`.
+        model: a denoiser, or a known model with the views "data" and `schedule`.
+        schedule: the one to answer under.
 
     Returns:
-        A denoiser to be sampled with `cond`.
+        A denoiser that predicts data or noise if the network does, noise for one that predicts the score, else "v",
+        which is well conditioned at both ends, as a velocity is.
 
     Example:
-        >>> from odekit.schedules import FlowMatching
-        >>> model = Denoiser(lambda x, t, cond: cond - x, FlowMatching(), "data")
-        >>> float(guided(model, 3.0, 0.0).data(jnp.array([0.0]), 0.5, jnp.array([1.0]))[0])
+        >>> from odekit.schedules import EDM, FlowMatching
+        >>> flow = Denoiser(lambda x, t, cond: -x, FlowMatching(), "velocity")
+        >>> float(under(flow, EDM()).data(jnp.array([4.0]), 1.0)[0])
         3.0
 
-    Source: Ho & Salimans, 2022 (arXiv 2207.12598).
+    Source: Karras et al., NeurIPS 2022, section 2 (arXiv 2206.00364), for the change of variables.
     """
-    return Denoiser(_Guided(model.fn, jnp.asarray(scale, float), null_cond), model.schedule, model.predicts)
+    kind = {"data": "data", "noise": "noise", "score": "noise"}.get(getattr(model, "predicts", "data"), "v")
+    return Denoiser(_Under(model, schedule, kind), schedule, kind)

@@ -53,7 +53,7 @@ def dpm(
 
     Source: Lu et al., DPM-Solver, NeurIPS 2022, section 3 (arXiv 2206.00927).
     """
-    about = {"view": "noise", "name": _named("dpm", order), "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
+    about = {"view": "noise", "name": "dpm", "source": "Lu et al., DPM-Solver, NeurIPS 2022 (arXiv 2206.00927)"}
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
@@ -104,45 +104,31 @@ def dpmpp(
 
     Source: Lu et al., DPM-Solver++, 2022, algorithm 2 (arXiv 2211.01095).
     """
-    about = {"view": "data", "name": _named("dpmpp", order), "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
+    about = {"view": "data", "name": "dpmpp", "source": "Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"}
     return _dpm(schedule, ts, order, kind, variant, tau, lower_order_final, compat, **about)
 
 
-def _named(name: str, order: Any) -> str:
-    return f"{name}{order}" if isinstance(order, int) else name
-
-
 def _dpm(
-    schedule: Schedule,
-    ts: Any,
-    order: Any,
-    kind: str,
-    variant: str,
-    tau: Any,
-    lower: Any,
-    compat: bool,
-    view: str,
-    **about: str,
+    schedule: Schedule, ts: Any, order: Any, kind: str, variant: str, tau: Any, lower: Any, compat: bool, **about: Any
 ) -> SamplerTable:
+    about["name"] += str(order) if isinstance(order, int) else ""
     require_one_of("kind", kind, ("multistep", "singlestep", "fast"))
     require_one_of("variant", variant, ("midpoint", "heun"))
     if kind == "fast":
         order = budget_orders(len(ts) - 1, order)
         ts = (ts if isinstance(ts, Tracer) else np.asarray(ts))[np.cumsum([0, *order])]
     if kind != "multistep":
-        if callable(tau) or np.any(tau):
-            raise ValueError("`tau` adds noise, which single steps cannot; take kind='multistep', or `seeds`.")
-        return singlestep(view, schedule, ts, order, variant, lower, **about)
+        return singlestep(order, schedule, ts, variant, lower, tau, **about)
     require_one_of("order", order, (1, 2, 3))
-    grid = on_grid(schedule, ts, from_data=view == "noise")
-    ex = exponential(grid, schedule, tau, view=view)
+    grid = on_grid(schedule, ts, from_data=about["view"] == "noise")
+    ex = exponential(grid, schedule, tau, view=about["view"])
 
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
         if count == 2 and variant == "midpoint":  # the mean of a linear function, not its exponentially weighted mean
-            return [exact[0], 0.5 * (grid.lam[rows + 1] - grid.lam[rows]) * exact[0]]
+            return [exact[0], 0.5 * ex.dlam[rows] * exact[0]]
         return [*exact[:2], 0.5 * exact[2]] if count == 3 and compat else exact
 
     published = ex._replace(moments=moments)
     ages = weights_by_age(grid, step_orders(grid, order, lower), published.predict, order)
-    return multistep(grid, ex.keep, ages, ex.noise, view=view, **about)
+    return multistep(grid, ex.keep, ages, ex.noise, **about)

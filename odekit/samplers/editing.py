@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.errors import require_one_of
-from odekit.loops.table import SamplerTable, march, normals, time_dtype
+from odekit.loops.brownian import normals
+from odekit.loops.table import SamplerTable, march, time_dtype
 from odekit.samplers.denoiser import Denoiser, conversion
 from odekit.samplers.inversion import invert, schedule_of
 from odekit.samplers.sample import check_run, sample
@@ -194,7 +195,7 @@ def _residuals(table: SamplerTable, model: Any, schedule: Schedule, x: Array, ke
     order = jnp.arange(table.nfe, dtype=jnp.int32)[::-1]
     start, path = march(back, x, (order, keep[::-1], spread[::-1]))
     path = jnp.concatenate([path[::-1], x[None]])
-    bare = SamplerTable(table.t, table.states, table.evals, None, table.t_state, table.view, offset=table.offset)
+    bare = SamplerTable(table.t, table.states, table.evals, None, table.t_state, table.view)
 
     def ahead(state, row):
         number, here, there = row

@@ -1,11 +1,13 @@
 """Models whose score is known: mixtures of Gaussians and finite data sets, for tests, benchmarks and first steps."""
 
+import abc
 import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from odekit.samplers.denoiser import Denoiser
@@ -127,7 +129,33 @@ def gaussian(mean: Any, std: Any, schedule: Schedule) -> GaussianMixture:
     )
 
 
-class Empirical(eqx.Module):
+class _OneView(eqx.Module):
+    """A known model with one closed form, from which the other views follow."""
+
+    schedule: eqx.AbstractVar[Schedule]
+
+    @abc.abstractmethod
+    def _denoiser(self) -> Denoiser:
+        """Return the closed form as a network."""
+
+    def data(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return the mean of the data given the state `x`, (..., *sample), at time `t`, () or (batch,)."""
+        return self._denoiser().data(x, t)
+
+    def noise(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return the mean of the noise given the state `x`, (..., *sample), at time `t`, () or (batch,)."""
+        return self._denoiser().noise(x, t)
+
+    def velocity(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return `dx/dt` of the probability flow at state `x`, (..., *sample), and time `t`, () or (batch,)."""
+        return self._denoiser().velocity(x, t)
+
+    def score(self, x: Array, t: Scalar, cond: Any = None) -> Array:
+        """Return the gradient of the log density at state `x`, (..., *sample), and time `t`, () or (batch,)."""
+        return self._denoiser().score(x, t)
+
+
+class Empirical(_OneView):
     """The exact model of a finite data set, whose samples are the data again; use it where a `Denoiser` goes.
 
     What a network that fitted its training set perfectly would answer: the data, averaged by how likely each explains
@@ -173,8 +201,10 @@ class Empirical(eqx.Module):
         unit = jnp.log(2 * math.pi * sigma[..., 0] ** 2 if sigma.ndim else 2 * math.pi * sigma**2)
         return jax.nn.logsumexp(-0.5 * square / sigma**2, axis=-1) - math.log(n) - 0.5 * size * unit
 
-    def data(self, x: Array, t: Scalar, cond: Any = None) -> Array:
-        """Return the mean of the data given the state `x`, (..., *sample), at time `t`, () or (batch,)."""
+    def _denoiser(self) -> Denoiser:
+        return Denoiser(self._mean, self.schedule, "data")
+
+    def _mean(self, x: Array, t: Scalar, cond: Any) -> Array:
         square, sigma = self._distances(x, t)
         excess = square - jnp.min(square, axis=-1, keepdims=True)
         far = excess > 0  # without noise, the nearest sample takes all
@@ -182,17 +212,58 @@ class Empirical(eqx.Module):
         flat = self.samples.astype(x.dtype).reshape(len(self.samples), -1)
         return jnp.matmul(jax.nn.softmax(logits, axis=-1), flat, precision="highest").reshape(x.shape)
 
-    def _views(self) -> Denoiser:
-        return Denoiser(self.data, self.schedule, "data")
 
-    def noise(self, x: Array, t: Scalar, cond: Any = None) -> Array:
-        """Return the mean of the noise given the state `x`, (..., *sample), at time `t`, () or (batch,)."""
-        return self._views().noise(x, t)
+_ROOT = math.sqrt(2 * math.pi)
+_IMAGES, _WAVES, _CROSSOVER = 3, 6, 0.5  # either sum is exact to rounding at a noise level of a half
 
-    def velocity(self, x: Array, t: Scalar, cond: Any = None) -> Array:
-        """Return `dx/dt` of the probability flow at state `x`, (..., *sample), and time `t`, () or (batch,)."""
-        return self._views().velocity(x, t)
 
-    def score(self, x: Array, t: Scalar, cond: Any = None) -> Array:
-        """Return the gradient of the log density at state `x`, (..., *sample), and time `t`, () or (batch,)."""
-        return self._views().score(x, t)
+class Reflected(_OneView):
+    """The exact model of a finite data set in a cube whose walls reflect the noise; sample it with `project=reflect`.
+
+    States start uniform on [0, 1]^d once the noise level is about 2. The kernel is the Gaussian folded at the walls:
+    a sum of its images for little noise, of eigenfunctions for much. Meets the whole data set, as `Empirical` does.
+    The views "data" and "noise" are those of a network that predicts this score.
+
+    Args:
+        samples: (n, d), between 0 and 1.
+        schedule: one that leaves the data alone, such as `VE` or `EDM`.
+
+    Raises:
+        ValueError: samples is not (n, d) or not in the cube, or alpha is not 1.
+
+    Example:
+        >>> from odekit.schedules import EDM
+        >>> abs(round(float(Reflected([[0.3]], EDM()).score(jnp.array([0.5]), 2.0)[0]), 6))
+        0.0
+
+    Source: Lou & Ermon, ICML 2023 (arXiv 2304.04740).
+    """
+
+    samples: Array
+    schedule: Schedule
+
+    def __init__(self, samples: Any, schedule: Schedule):
+        samples = np.asarray(samples)
+        if samples.ndim != 2 or not samples.size or not np.all((samples >= 0) & (samples <= 1)):
+            raise ValueError(f"`samples` of shape {samples.shape} must be (n, d), between 0 and 1.")
+        if np.any(schedule.alpha(np.linspace(schedule.t_start, schedule.t_end, 5)) != 1):
+            raise ValueError(f"`schedule` is {type(schedule).__name__}, which shrinks the data; use `VE` or `EDM`.")
+        self.samples, self.schedule = jnp.asarray(samples, float), schedule
+
+    def log_prob(self, x: Array, t: Scalar) -> Array:
+        """Return the log density, (...), of states `x`, (..., d), at time `t`, () or (batch,), in nats."""
+        lead = (1,) * (x.ndim - 1)
+        sigma = self.schedule.sigma(_lined_up(t, x, x.ndim + 2))
+        y = self.samples.astype(x.dtype).reshape((*lead, *self.samples.shape, 1))
+        x = x[..., None, :, None]
+        shift = (2.0 * jnp.arange(-_IMAGES, _IMAGES + 1, dtype=x.dtype)).reshape((*lead, 1, 1, -1))
+        away = jnp.concatenate([x - y - shift, x + y - shift], axis=-1)
+        near = jax.nn.logsumexp(-0.5 * (away / sigma) ** 2, axis=-1, keepdims=True) - jnp.log(sigma * _ROOT)
+        k = (math.pi * jnp.arange(1.0, _WAVES + 1, dtype=x.dtype)).reshape((*lead, 1, 1, -1))
+        waves = jnp.exp(-0.5 * (k * sigma) ** 2) * jnp.cos(k * x) * jnp.cos(k * y)
+        wide, much = jnp.sum(waves, axis=-1, keepdims=True), sigma > _CROSSOVER
+        kernel = jnp.where(much, jnp.log1p(jnp.where(much, 2 * wide, 0.0)), near)
+        return jax.nn.logsumexp(jnp.sum(kernel[..., 0], axis=-1), axis=-1) - math.log(len(self.samples))
+
+    def _denoiser(self) -> Denoiser:
+        return Denoiser(lambda x, t, cond: jax.grad(lambda x: jnp.sum(self.log_prob(x, t)))(x), self.schedule, "score")

@@ -8,7 +8,7 @@ With `q = 1 + tau**2`, a step of the diffusion (tau the amount of noise, 0 for t
 Predictions are replaced by a polynomial in lam, in rho = exp(-lam) or in time. DPM-Solver, UniPC, SA-Solver and DEIS
 are choices of view, variable, order and tau.
 
-Source: Xue et al., SA-Solver, NeurIPS 2023, eqs. 6-8 (arXiv 2305.14267); Zhang & Chen, DEIS, ICLR 2023, eq. 11.
+Source: Xue et al., SA-Solver, NeurIPS 2023, eqs. 6-8 (arXiv 2309.05019); Zhang & Chen, DEIS, ICLR 2023, eq. 11.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,8 @@ from odekit.samplers.multistep import step_orders
 from odekit.samplers.weights import NODES, WEIGHTS, polynomial_weights
 from odekit.schedules import Schedule
 
-VARIABLES = ("lam", "rho", "time")
+# Takes the place of an infinite lam: so far off that a polynomial does not feel it, with finite gradients.
+FAR = 1e15
 
 
 class Exponential(NamedTuple):
@@ -30,6 +31,7 @@ class Exponential(NamedTuple):
 
     Attributes:
         grid: N steps.
+        dlam: (N,) steps in lam, 0 for an infinite one, which makes the step of order 1.
         keep: (N,) weight of the state.
         noise: (N,) standard deviation of the fresh noise, or None without any.
         at: (N+1,) the variable that polynomials are in, at every point of the grid.
@@ -37,6 +39,7 @@ class Exponential(NamedTuple):
     """
 
     grid: Grid
+    dlam: Any
     keep: Any
     noise: Any
     at: Any
@@ -57,12 +60,9 @@ class Exponential(NamedTuple):
         first, newest, *older = polynomial_weights(offsets, self.moments(start, nodes))
         return [newest, first, *older]
 
-    def corrections(self, nodes: int, lower_order_final: bool | None) -> np.ndarray:
+    def corrections(self, nodes: int, lower_order_final: bool | str | None) -> np.ndarray:
         """Return how many evaluations, at most `nodes`, correct the state at the start of each row."""
-        fixes = np.append(0, np.minimum(nodes, step_orders(self.grid, 4, lower_order_final)[:-1] + 1))
-        if self.grid.starts_at_zero and self.grid.n > 1:
-            fixes[1] = 1  # an infinite step in lam cannot be interpolated: it stays as predicted
-        return fixes
+        return np.append(0, np.minimum(nodes, step_orders(self.grid, 4, lower_order_final)[:-1] + 1))
 
 
 def amounts(grid: Grid, tau: Any) -> Any:
@@ -94,27 +94,31 @@ def exponential(
         grid.need_data()
     xp, tau = grid.xp, amounts(grid, tau)
     tau2 = xp.asarray(tau**2, grid.ts.dtype)
-    q, fading = 1 + tau2, grid.decay**tau2
+    lam = xp.clip(grid.lam, -FAR, FAR)
+    steps = lam[1:] - lam[:-1]
+    dlam = xp.where(abs(steps) < FAR / 2, steps, 0.0)
+    # a power of zero has no derivative
+    fades = (tau2 > 0) & (grid.decay > 0)
+    q, fading = 1 + tau2, xp.where(fades, xp.where(fades, grid.decay, 1.0) ** tau2, xp.where(tau2 > 0, 0.0, 1.0))
     keep = grid.keep * fading if view == "data" else grid.alpha[1:] / grid.alpha[:-1]
     gain = grid.alpha[1:] - grid.alpha[:-1] * keep if view == "data" else q * (grid.sigma[1:] - grid.sigma[:-1] * keep)
-    at = {"lam": lambda: grid.lam, "rho": lambda: grid.sigma / grid.alpha, "time": lambda: grid.ts}[variable]()
+    at = {"lam": lambda: lam, "rho": lambda: grid.sigma / grid.alpha, "time": lambda: grid.ts}[variable]()
 
     def moments(rows: np.ndarray, count: int) -> list:
         if count == 1:  # exact at both ends, where lam is infinite
             return [gain[rows]]
         x, w = (xp.asarray(a, grid.ts.dtype)[None, :] for a in (NODES, WEIGHTS))
-        start, dlam = grid.lam[rows][:, None], (grid.lam[rows + 1] - grid.lam[rows])[:, None]
+        start, step = lam[rows][:, None], dlam[rows][:, None]
         if view == "data":
-            weight = grid.alpha[rows + 1][:, None] * q[rows][:, None] * xp.exp(-q[rows][:, None] * dlam * (1 - x))
+            weight = grid.alpha[rows + 1][:, None] * q[rows][:, None] * xp.exp(-q[rows][:, None] * step * (1 - x))
         else:
-            weight = -(grid.sigma[rows] * keep[rows] * q[rows])[:, None] * xp.exp(-dlam * x)
-        lam = start + dlam * x
+            weight = -(grid.sigma[rows] * keep[rows] * q[rows])[:, None] * xp.exp(-step * x)
         ahead = {
-            "lam": lambda: dlam * x,
-            "rho": lambda: xp.exp(-start) * xp.expm1(-dlam * x),
-            "time": lambda: schedule.t_of_lam(lam) - grid.ts[rows][:, None],
+            "lam": lambda: step * x,
+            "rho": lambda: xp.exp(-start) * xp.expm1(-step * x),
+            "time": lambda: schedule.t_of_lam(start + step * x) - grid.ts[rows][:, None],
         }[variable]()
-        return [gain[rows], *(xp.sum(w * dlam * weight * ahead**k, axis=1) for k in range(1, count))]
+        return [gain[rows], *(xp.sum(w * step * weight * ahead**k, axis=1) for k in range(1, count))]
 
     noise = None
     if isinstance(tau, Tracer) or np.any(tau != 0):
@@ -126,4 +130,4 @@ def exponential(
         if view == "noise":  # tau sigma1 sqrt(exp(2 dlam) - 1)
             swell = xp.where(noisy, xp.sqrt(xp.where(noisy, (1 - grid.decay) * (1 + grid.decay), 1.0)), 0.0)
             noise = xp.sqrt(tau2) * keep * grid.sigma[:-1] * swell
-    return Exponential(grid, keep, noise, at, moments)
+    return Exponential(grid, dlam, keep, noise, at, moments)

@@ -6,7 +6,7 @@ import numpy as np
 
 from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable
-from odekit.samplers.grids import Grid, on_grid
+from odekit.samplers.grids import on_grid
 from odekit.samplers.multistep import multistep
 from odekit.samplers.stages import stage_rows
 from odekit.schedules import Schedule

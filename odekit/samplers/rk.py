@@ -25,6 +25,8 @@ _KUTTA3 = RungeKutta(
     a=((1 / 2,), (-1.0, 2.0)),
     b=(1 / 6, 2 / 3, 1 / 6),
 )
+RHO_RULES = (Euler(), Heun(), _KUTTA3, RK4())
+"""Those that were published for rho, by order of convergence less one."""
 
 
 def euler(schedule: Schedule, ts: Any) -> SamplerTable:
@@ -55,7 +57,10 @@ def euler(schedule: Schedule, ts: Any) -> SamplerTable:
 def adams(schedule: Schedule, ts: Any, order: int = 2) -> SamplerTable:
     """Adams-Bashforth on the velocity with variable steps: order 1 to 4 in time, one evaluation per step.
 
-    The default for flows in few steps. The first steps ramp up from order 1, which leaves an error of order 2.
+    The default for flows in few steps, at order 2: on a mixture of Gaussians it errs by .080, .035 and .016 in 5, 10
+    and 20 uniform steps from pure noise, `dpmpp` by .131, .075 and .047; only in 20 steps `unipc` of order 2 is ahead,
+    with .005. With equal steps it is iPNDM on the velocity; for `EDM` it is `deis` of kind
+    "rhoab" (iPNDM_v). The first steps ramp up from order 1, which leaves an error of order 2.
 
     Args:
         schedule: the noise schedule.
@@ -75,8 +80,7 @@ def adams(schedule: Schedule, ts: Any, order: int = 2) -> SamplerTable:
 
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), III.5.
     """
-    if order not in (1, 2, 3, 4):
-        raise ValueError(f"`order` is {order!r}; it must be 1, 2, 3 or 4.")
+    require_one_of("order", order, (1, 2, 3, 4))
     grid = on_grid(schedule, ts, from_data=True)
 
     def weights(rows: np.ndarray, order: int) -> list:
@@ -162,13 +166,6 @@ def _point(schedule: Schedule, grid: Grid, steps: np.ndarray, c: Any, variable: 
     between = rho[steps] + c * (rho[steps + 1] - rho[steps])
     t = schedule.t_of_lam(-grid.xp.log(between))
     return t, schedule.alpha(t), between
-
-
-def rhork(schedule: Schedule, ts: Any, order: int, **about: str) -> SamplerTable:
-    """Return the table of `deis` with kind "rhork": Euler, Heun, Kutta's third order or the classical rule in rho."""
-    require_one_of("order", order, (0, 1, 2, 3))
-    table = runge_kutta(schedule, ts, (Euler(), Heun(), _KUTTA3, RK4())[order], "rho")
-    return dataclasses.replace(table, **about)
 
 
 def heun(schedule: Schedule, ts: Any, *, euler_at_final: bool | None = None) -> SamplerTable:

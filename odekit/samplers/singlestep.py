@@ -6,7 +6,7 @@ import numpy as np
 
 from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable
-from odekit.samplers.exponential import Exponential, exponential
+from odekit.samplers.exponential import Exponential, amounts, exponential
 from odekit.samplers.grids import evaluated, on_grid
 from odekit.samplers.stages import Stage, staged
 from odekit.samplers.weights import polynomial_weights
@@ -56,25 +56,21 @@ def budget_orders(nfe: int, order: int = 3) -> tuple[int, ...]:
 
 
 def singlestep(
-    view: str,
-    schedule: Schedule,
-    ts: Any,
-    orders: int | tuple[int, ...],
-    variant: str,
-    lower_order_final: bool | str | None,
-    **about: str,
+    orders: Any, schedule: Schedule, ts: Any, variant: str, lower_order_final: Any, tau: Any, **about: Any
 ) -> SamplerTable:
-    """Return the single-step table of `dpm` (view "noise") or `dpmpp` (view "data").
+    """Return the single-step table of `dpm` or `dpmpp`.
+
+    With noise these are the SEEDS methods: all stages of a step lie on one path of it.
 
     Args:
-        view: "noise" or "data".
+        orders: 1, 2 or 3, or a tuple of one for each step; also the evaluations that it costs.
         schedule: the noise schedule.
         ts: (N+1,) times.
-        orders: 1, 2 or 3, or one of these for each step; also the evaluations that it costs.
         variant: "midpoint" or "heun", the interpolants as published or of all evaluations.
         lower_order_final: whether the last step is of order 1; None where the grid ends without noise. There, and at a
             start without data, lam is infinite and no other order exists.
-        about: name and source of the table.
+        tau: amount of noise, as for `dpmpp`.
+        about: view, name and source of the table.
 
     Raises:
         ValueError: there is not one order of 1, 2 or 3 for each step.
@@ -89,29 +85,40 @@ def singlestep(
         counts[-1] = 1
     if grid.starts_at_zero:
         counts[0] = 1
-    ex = exponential(grid, schedule, view=view)
+    tau = amounts(grid, tau)
+    ex = exponential(grid, schedule, tau, view=about["view"])
 
     def stages(steps: np.ndarray, count: int) -> list[Stage]:
         rows, table = steps, _STEPS[count, variant]
         start, dlam = grid.lam[steps], grid.lam[steps + 1] - grid.lam[steps]
-        out, t = [], grid.ts[steps]
+        out, t, spread = [], grid.ts[steps], 0.0  # variance of the noise so far, as the anchor would have it
         for position, nodes in table:
-            part = ex if position == 1 else _part(schedule, ex, steps, start + position * dlam, view)
+            part = ex if position == 1 else _part(schedule, ex, steps, start + position * dlam, tau, about["view"])
             rows = steps if position == 1 else 2 * np.arange(len(steps))
             offsets = [0 if j == 0 else table[j - 1][0] * dlam for j in nodes]
             found = dict(zip(nodes, polynomial_weights(offsets, part.moments(rows, len(nodes))), strict=True))
             weights = [found.get(j, grid.xp.zeros_like(t)) for j in range(len(out) + 1)]
-            out.append(Stage(t, part.keep[rows], weights))
+            keep, noise = part.keep[rows], None if ex.noise is None else _increment(grid.xp, part, rows, spread)
+            out.append(Stage(t, keep, weights, noise))
             t = part.grid.ts[rows + 1]
+            spread = 0.0 if noise is None or position == 1 else spread + (noise / keep) ** 2
         return out
 
-    return staged(grid, counts, stages, view=view, **about)
+    return staged(grid, counts, stages, **about)
 
 
-def _part(schedule: Schedule, ex: Exponential, steps: np.ndarray, lam: Any, view: str) -> Exponential:
+def _increment(xp: Any, part: Exponential, rows: np.ndarray, spread: Any) -> Any:
+    """Return the noise that a stage adds to what is kept of the noise before it."""
+    variance = part.noise[rows] ** 2 - part.keep[rows] ** 2 * spread
+    fresh = variance > 0  # elsewhere tau is 0, and the square root has no derivative
+    return xp.where(fresh, xp.sqrt(xp.where(fresh, variance, 1.0)), 0.0)
+
+
+def _part(schedule: Schedule, ex: Exponential, steps: np.ndarray, lam: Any, tau: Any, view: str) -> Exponential:
     """Return the steps from the starts of `steps` to `lam`, every other one of a grid that goes to and fro."""
     grid, t = ex.grid, schedule.t_of_lam(lam)
     ends = (t, schedule.alpha(t), schedule.sigma(t), lam)
     starts = (values[steps] for values in (grid.ts, grid.alpha, grid.sigma, grid.lam))
     pairs = (grid.xp.stack(pair, axis=1).reshape(-1) for pair in zip(starts, ends, strict=True))
-    return exponential(evaluated(*pairs), schedule, view=view)
+    there = grid.xp.stack([tau[steps], grid.xp.zeros_like(lam)], axis=1).reshape(-1)[:-1]  # and back without noise
+    return exponential(evaluated(*pairs), schedule, there, view=view)

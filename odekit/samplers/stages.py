@@ -3,6 +3,7 @@
 Two slots: slot 0 is the stage that the model sees, slot 1 the anchor, the state that the step started from.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,11 +22,13 @@ class Stage(NamedTuple):
         t: (R,) time of the evaluation.
         keep: (R,) weight of the anchor in that state.
         weights: (R,) for each evaluation of the step so far, oldest first.
+        noise: (R,) fresh noise in that state, of which later stages keep as much as of the anchor; None for none.
     """
 
     t: Any
     keep: Any
     weights: list
+    noise: Any = None
 
 
 def staged(
@@ -40,20 +43,25 @@ def staged(
         about: view, name and source of the table.
     """
     xp, depth, first = grid.xp, int(max(counts)), np.cumsum(counts) - counts
-    pieces, rows = [], []
+    pieces, rows, noisy = [], [], False
     for count in sorted(set(counts.tolist())):
         steps = np.flatnonzero(counts == count)
         for i, stage in enumerate(stages(steps, count)):
-            blank = [xp.zeros_like(stage.t)] * (depth - len(stage.weights))
-            pieces.append(xp.stack([stage.t, stage.keep, *stage.weights[::-1], *blank], axis=-1))
+            zero, noisy = xp.zeros_like(stage.t), noisy or stage.noise is not None
+            weights = [*stage.weights[::-1], *[zero] * (depth - len(stage.weights))]
+            noise = zero if stage.noise is None else stage.noise
+            pieces.append(xp.stack([stage.t, stage.keep, noise, *weights], axis=-1))
             rows.append(first[steps] + i)
     numbers = xp.concatenate(pieces)[np.argsort(np.concatenate(rows))]
     t_state = xp.concatenate([numbers[:, 0], grid.ts[-1:]])
     closes = np.isin(np.arange(len(numbers)), first + counts - 1)
-    return stage_rows(grid, t_state, closes, numbers[:, 1], numbers[:, 2:], **about)
+    keep, noise = numbers[:, 1], numbers[:, 2] if noisy else None
+    return stage_rows(grid, t_state, closes, keep, numbers[:, 3:], noise, **about)
 
 
-def stage_rows(grid: Grid, t_state: Any, closes: np.ndarray, keep: Any, ages: Any, **about: Any) -> SamplerTable:
+def stage_rows(
+    grid: Grid, t_state: Any, closes: np.ndarray, keep: Any, ages: Any, noise: Any = None, **about: Any
+) -> SamplerTable:
     """Return the table that moves from the anchor in every row, and renews it in the rows that close a step.
 
     Args:
@@ -62,11 +70,17 @@ def stage_rows(grid: Grid, t_state: Any, closes: np.ndarray, keep: Any, ages: An
         closes: (N,) booleans, concrete.
         keep: (N,) weight of the anchor.
         ages: (N, H) weights of the last evaluations, newest first.
+        noise: (N,) fresh noise in slot 0, or None. The anchor takes its share where a row closes no step, so that what
+            moves from there keeps it.
         about: view, name and source of the table.
     """
     evals, closing = by_ring(grid, ages), grid.xp.asarray(closes, grid.ts.dtype)
     anchor = (closing * keep + (1 - closing), closing[:, None] * evals)
-    return anchored(grid, t_state, (keep, evals), anchor, **about)
+    table = anchored(grid, t_state, (keep, evals), anchor, **about)
+    if noise is None:
+        return table
+    share = noise / grid.xp.where(closes, 1.0, keep)
+    return dataclasses.replace(table, noise=jnp.asarray(grid.xp.stack([noise, share], axis=1)))
 
 
 def anchored(grid: Grid, t_state: Any, stage: tuple, anchor: tuple, **about: Any) -> SamplerTable:

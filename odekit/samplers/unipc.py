@@ -80,7 +80,7 @@ def _as_published(ex: Exponential, view: str, variant: str) -> Exponential:
         exact = ex.moments(rows, count)
         if count != 2:
             return exact
-        h = grid.lam[rows + 1] - grid.lam[rows]
+        h = ex.dlam[rows]
         scale = grid.alpha[rows + 1] if view == "data" else -grid.sigma[rows + 1]
         return [exact[0], 0.5 * h * (exact[0] if variant == "bh2" else scale * h)]
 

@@ -258,7 +258,14 @@ def k_diffusion(path):
     churn = {"s_churn": 3.0, "s_tmin": 0.5, "s_tmax": 10.0, "s_noise": 1.003}
     for name in ("euler", "heun"):
         yield f"{name} churn", run(f"sample_{name}", **churn)
-    for name in ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"):
+    for name in (
+        "euler_ancestral",
+        "dpm_2_ancestral",
+        "dpmpp_2s_ancestral",
+        "dpmpp_sde",
+        "dpmpp_2m_sde",
+        "dpmpp_3m_sde",
+    ):
         yield name, run(f"sample_{name}")
     yield "euler_ancestral eta=0.5", run("sample_euler_ancestral", eta=0.5)
     yield "dpmpp_2m_sde heun", run("sample_dpmpp_2m_sde", solver_type="heun")

@@ -5,7 +5,7 @@ import pytest
 from cases_diffusers import BETAS, golden, noise, start
 from cases_sampling import FM, VE, numpy_view, run_by_hand
 
-from odekit.samplers import adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, sa, unipc
+from odekit.samplers import adams, ddim, deis, dpm, dpmpp, euler, heun, pndm, unipc
 from odekit.schedules import from_betas
 
 SCHEDULES = {"vp": from_betas(np.linspace(*np.sqrt(BETAS), 1000) ** 2), "ve": VE, "flow": FM}
@@ -67,7 +67,9 @@ TABLES["k euler"] = euler
 for variant in ("bh1", "bh2"):
     for order in (1, 2, 3):
         for view in ("data", "noise"):
-            TABLES[f"unipc {variant} {order} {view}"] = with_options(unipc, order, variant=variant, view=view, **lowered)
+            TABLES[f"unipc {variant} {order} {view}"] = with_options(
+                unipc, order, variant=variant, view=view, **lowered
+            )
     TABLES[f"unip {variant} 2"] = with_options(unipc, 2, variant=variant, corrector=False, **lowered)
 
 

@@ -1,8 +1,10 @@
+import jax
 import numpy as np
 import pytest
 from cases_sampling import FM, VE, VP, agrees, flow_error, law_error, numpy_view, run_by_hand, starts
 
 from odekit.samplers import ddim, sa, time_grid
+from odekit.samplers import unipc as unipc_table
 
 GRIDS = (("logsnr", 5), ("logsnr", 10), ("logsnr", 20), ("time", 20))
 # (order, corrector, tau, tau of the last step): distance in law from Gaussian data on GRIDS
@@ -148,3 +150,38 @@ def test_paths_that_start_as_pure_noise_and_end_without_any(corrector, tau):
 def test_mistakes_are_named(given, argument):
     with pytest.raises(ValueError, match=argument):
         sa(VP, [1.0, 0.5, 0.1], **given)
+
+
+def test_published_weights_for_few_steps():
+    """The slope term with `h**2 / 2` for its integral, in predictor and corrector, one last step without noise."""
+    n, view, tau = 8, numpy_view(VP, "data"), np.array([0.9] * 7 + [0.0])
+    ts = time_grid(VP, n, "logsnr")
+    alpha, sigma, lam = VP.alpha(ts), VP.sigma(ts), VP.lam(ts)
+    x = predicted = starts()
+    seen = [view(x, ts[0])]
+    for k in range(n):
+        h, q = lam[k + 1] - lam[k], 1 + tau[k] ** 2
+        keep, exact = sigma[k + 1] / sigma[k] * np.exp(-(tau[k] ** 2) * h), -np.expm1(-q * h)
+        fresh = sigma[k + 1] * np.sqrt(-np.expm1(-2 * tau[k] ** 2 * h)) * NOISE[k]
+        slope = (seen[0] - seen[1]) / (lam[k] - lam[k - 1]) if 0 < k < n - 1 else 0.0
+        predicted = keep * x + alpha[k + 1] * (exact * seen[0] + q * h**2 / 2 * slope) + fresh
+        if k < n - 1:
+            new = view(predicted, ts[k + 1])
+            x = keep * x + alpha[k + 1] * (exact * seen[0] + q * h / 2 * (new - seen[0])) + fresh
+            seen = [new, *seen]
+    assert_same(sa(VP, ts, 2, corrector=2, tau=0.9, compat=True), predicted)
+
+
+def test_without_noise_the_weights_for_few_steps_are_unipc():
+    ts = time_grid(VP, 8, "logsnr")
+    want = unipc_table(VP, ts, 2, variant="bh1", corrector=False, compat=True, lower_order_final=True)
+    np.testing.assert_allclose(sa(VP, ts, 2, tau=0.0, compat=True).evals, want.evals, rtol=1e-12, atol=1e-14)
+
+
+def test_tau_may_be_a_function_of_time():
+    ts = time_grid(VP, 8)
+    for corrector in (None, 3):
+        ours = sa(VP, ts, 3, corrector=corrector, tau=lambda t: (t > 0.2) & (t < 0.8))
+        theirs = sa(VP, ts, 3, corrector=corrector, tau=(ts[1:] > 0.2) & (ts[1:] < 0.8))
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_array_equal(a, b)
