@@ -54,7 +54,10 @@ from odekit.solvers.tableaus import RK4
 
 def within(schedule, ts):
     """The grid with some data in its first point and some noise in its last."""
-    return ts if schedule is VP else np.hstack([0.9995 * ts[:1], ts[1:-1], ts[-1] or ts[-2] / 2])
+    if schedule is VP:
+        return ts
+    first = ts[0] if schedule.alpha(ts[0]) > 0 else ts[0] + 5e-4 * (ts[-1] - ts[0])
+    return np.hstack([first, ts[1:-1], ts[-1] if schedule.sigma(ts[-1]) > 0 else ts[-2:].mean()])
 
 
 PLAIN = V3Statistics(np.linspace(-12.0, 12.0, 5), np.ones(5), np.zeros(5), np.zeros(5))
@@ -230,7 +233,8 @@ SCHEDULES = {
     "circle": KineticOptimal(0.0),
     "kinetic up": KineticOptimal(0.4, data_at=1),
 }
-IN_TIME = ("deis2", "pndm3 f")  # polynomials or stages in time itself, as is everything in the velocity view
+# polynomials or stages in time itself, as is everything in the velocity view; and sums of states of different times
+IN_TIME = ("deis2", "pndm3 f", "bdia", "edict")
 IN_LAM = [name for name in VARIANTS if name not in IN_TIME and VARIANTS[name](VP, [1.0, 0.5, 0.1]).view != "velocity"]
 
 
