@@ -210,7 +210,7 @@ def test_gamma_0_is_the_base_and_the_first_step_is_the_base():
         (lambda: rex(VP, [1.0, 0.5], coupling=0.0), "`coupling` is 0.0"),
         (lambda: rex(FM, [1.0, 0.0]), "`ts` holds 0, where there is no noise"),
         (lambda: rex(FM, [1.0, 0.5], sde=True), "`ts` holds 1, where there is no data"),
-        (lambda: rex(VP, [0.5, 1.0], sde=True), "`sde` adds noise"),
+        (lambda: rex(VP, [0.5, 1.0], sde=True), "where `sde` cannot add any"),
         (lambda: inverse(ddim(VP, [1.0, 0.5])), "whose steps cannot be undone"),
     ],
 )
