@@ -79,7 +79,7 @@ def slots_by_hand(table, view, slots, z, past=()):
             + (0.0 if table.offset is None else np.asarray(table.offset)[k, a])
             for a in range(len(slots))
         ]
-    return slots
+    return [np.asarray(slot) for slot in slots]
 
 
 def flow_error(table, case):

@@ -76,14 +76,12 @@ def sa(
 
 def _few_steps(ex: Exponential, tau: Any) -> Exponential:
     """Replace the mean of a linear function by its value at the end of the step times half of it."""
-    grid = ex.grid
 
     def moments(rows: np.ndarray, count: int) -> list:
         exact = ex.moments(rows, count)
         if count != 2:
             return exact
-        dlam = grid.lam[rows + 1] - grid.lam[rows]
-        return [exact[0], grid.alpha[rows + 1] * (1 + tau[rows] ** 2) * dlam**2 / 2]
+        return [exact[0], ex.grid.alpha[rows + 1] * (1 + tau[rows] ** 2) * ex.dlam[rows] ** 2 / 2]
 
     return ex._replace(moments=moments)
 

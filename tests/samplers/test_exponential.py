@@ -84,16 +84,16 @@ def test_the_noise_view_needs_data_to_start_from():
 
 BUILDERS = {
     "ddim eta=1": lambda s, ts: ddim(s, ts, 1.0),
-    "dpmpp3": lambda s, ts: dpmpp(s, ts, 3, lower_order_final=False),
-    "sa3c4": lambda s, ts: sa(s, ts, 3, corrector=4, tau=0.6, lower_order_final=False),
-    "deis2": lambda s, ts: deis(s, ts, 2),
+    "deis1": lambda s, ts: deis(s, ts, 1),
+    "dpmpp2": lambda s, ts: dpmpp(s, ts, 2, lower_order_final=False),
+    "sa2c3": lambda s, ts: sa(s, ts, 2, corrector=3, tau=0.6, lower_order_final=False),
 }
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_grid_being_trained_may_have_infinite_ends(name):
     """From pure noise to none: the numbers of the concrete grid, and finite gradients, right between the ends."""
-    ts, step, random = time_grid(FM, 5, start=0.99 if name == "deis2" else None), 1e-6, np.random.RandomState(0)
+    ts, step, random = time_grid(FM, 4, start=0.99 if name == "deis1" else None), 1e-6, np.random.RandomState(0)
     leaves = jax.tree.leaves(BUILDERS[name](FM, ts))
     weights = [random.standard_normal(leaf.shape) for leaf in leaves]
 
@@ -105,6 +105,6 @@ def test_a_grid_being_trained_may_have_infinite_ends(name):
     for a, b in zip(leaves, traced, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-12)
     assert np.all(np.isfinite(slopes))
-    for k in range(1, 5):
-        up, down = (total(ts + by * np.eye(6)[k])[0] for by in (step, -step))
+    for k in range(1, 4):
+        up, down = (total(ts + by * np.eye(5)[k])[0] for by in (step, -step))
         np.testing.assert_allclose((up - down) / (2 * step), slopes[k], rtol=1e-6, atol=1e-6)
