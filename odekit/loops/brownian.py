@@ -26,8 +26,8 @@ def increments(key: Array) -> Callable[[Array, Array, PyTree], PyTree]:
     return noise
 
 
-def normals(key: Array | None, k: Array, x: PyTree) -> PyTree:
-    """Unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
+def fresh_noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
+    """Return unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
 
     def draw(key, like):
         key = jax.random.fold_in(key, k)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.loops.brownian import normals
+from odekit.loops.brownian import fresh_noise
 from odekit.trees import add, align, lincomb, real_dtype, scale
 from odekit.typing import PyTree
 
@@ -201,7 +201,7 @@ class SamplerTable(eqx.Module):
 @eqx.filter_jit
 def _begin(start_noise: Array, k: Array, slots: tuple, key: Array | None) -> tuple:
     """Compiled by itself, so that row by row it gives the bits of the loop."""
-    z = scale(start_noise, normals(key, k, slots[0]))
+    z = scale(start_noise, fresh_noise(key, k, slots[0]))
     return tuple(add(u, z) for u in slots)
 
 
@@ -219,7 +219,7 @@ def _apply_row(table: SamplerTable, model, key, cond, project, state: TableState
     history = [jax.tree.map(lambda leaf, j=j: leaf[j], ring) for j in range(depth)]
     new = [add(lincomb(s, u), lincomb(e, history)) for s, e in zip(row.states, row.evals, strict=True)]
     if row.noise is not None:
-        z = normals(key, row.draw, u[0])
+        z = fresh_noise(key, row.draw, u[0])
         new = [add(one, scale(c, z)) for one, c in zip(new, row.noise, strict=True)]
     if row.offset is not None:
         new = [

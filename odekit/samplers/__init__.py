@@ -6,6 +6,7 @@ from odekit.samplers.bridges import dbim, ddbm
 from odekit.samplers.ddim import ddim
 from odekit.samplers.deis import deis
 from odekit.samplers.denoiser import Denoiser, under
+from odekit.samplers.discrete import discrete_grid
 from odekit.samplers.dpm import dpm, dpmpp
 from odekit.samplers.dpm_v3 import dpm_v3
 from odekit.samplers.editing import controlled, encode_noise, slerp, translate
@@ -13,10 +14,11 @@ from odekit.samplers.edm import edm, restart
 from odekit.samplers.er_sde import er_sde
 from odekit.samplers.exact import Empirical, GaussianMixture, Reflected, gaussian
 from odekit.samplers.flow_dps import consistent, descent, flow_dps
-from odekit.samplers.grids import discrete_grid, flow_shift, time_grid
+from odekit.samplers.grids import flow_shift, time_grid
 from odekit.samplers.guidance import guided, guided_by
 from odekit.samplers.hooks import clipped, hooked, inpainted, reflect, replaced, thresholded
 from odekit.samplers.inversion import Inversion, invert
+from odekit.samplers.langevin import predictor_corrector
 from odekit.samplers.pndm import pndm
 from odekit.samplers.reversible import bdia, belm, edict
 from odekit.samplers.rex import rex
@@ -103,6 +105,7 @@ __all__ = [
     "inverse",
     "invert",
     "pndm",
+    "predictor_corrector",
     "reflect",
     "replaced",
     "restart",

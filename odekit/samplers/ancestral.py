@@ -137,7 +137,7 @@ def ancestral(
         kept, weight = move(steps, schedule.alpha(middle), schedule.sigma(middle))
         return [Stage(grid.ts[steps], kept, [weight]), Stage(middle, keep, [xp.zeros_like(gain), gain], noise[steps])]
 
-    source = "Karras et al., NeurIPS 2022; Lu et al., DPM-Solver++, 2022 (arXiv 2211.01095)"
+    source = "Karras et al., NeurIPS 2022 (arXiv 2206.00364)"
     return staged(grid, counts, stages, view=view, name="ancestral", source=source)
 
 
@@ -208,6 +208,6 @@ def euler_maruyama(schedule: Schedule, ts: Any, tau: Any = 1.0) -> SamplerTable:
     alpha, sigma, dt = grid.alpha[:-1], grid.sigma[:-1], grid.ts[1:] - grid.ts[:-1]
     drift = schedule.alpha_dot(t) / alpha
     rate = 2 * sigma * (schedule.sigma_dot(t) - drift * sigma)  # g**2, with the sign of -dt
-    about = {"view": "noise", "name": "euler_maruyama", "source": "Kloeden & Platen, 1992; Song et al., ICLR 2021"}
+    about = {"view": "noise", "name": "euler_maruyama", "source": "Song et al., ICLR 2021 (arXiv 2011.13456)"}
     gain = dt * (1 + tau**2) / 2 * rate / sigma
     return multistep(grid, 1 + dt * drift, gain[:, None], tau * grid.xp.sqrt(-rate * dt), **about)

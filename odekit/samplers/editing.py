@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from odekit.errors import require_one_of
-from odekit.loops.brownian import normals
+from odekit.loops.brownian import fresh_noise
 from odekit.loops.table import SamplerTable, march, time_dtype
 from odekit.samplers.denoiser import Denoiser, conversion
 from odekit.samplers.inversion import invert, schedule_of
-from odekit.samplers.sample import check_run, sample
+from odekit.samplers.sample import check, sample
 from odekit.schedules import Schedule
 from odekit.trees import lincomb, real_dtype, scale
 from odekit.typing import PyTree, Scalar
@@ -162,7 +162,7 @@ def encode_noise(
     x = jnp.asarray(x)
     if table.evals.shape[1] != 1 or table.start_noise is not None:
         raise ValueError(f"`table` is {table.name!r}, whose state is not one slot; take one as `ddim` or `sa` make.")
-    check_run(model, table, x, key)
+    check(model, table, x, key)
     schedule = schedule_of(model, "the forward process takes")
     start, residuals = _residuals(table.unlabelled(), model, schedule, x, key, cond)
     replay = SamplerTable(
@@ -189,7 +189,7 @@ def _residuals(table: SamplerTable, model: Any, schedule: Schedule, x: Array, ke
 
     def back(x, row):
         number, *numbers = row
-        noisier = lincomb(jnp.stack(numbers), [x, normals(key, number, x)])
+        noisier = lincomb(jnp.stack(numbers), [x, fresh_noise(key, number, x)])
         return noisier, noisier
 
     order = jnp.arange(table.nfe, dtype=jnp.int32)[::-1]

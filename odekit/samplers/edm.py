@@ -91,7 +91,7 @@ def edm(
 def restart(
     schedule: Schedule,
     ts: Any,
-    intervals: Sequence[tuple[int, int, float, float]],
+    intervals: Sequence[tuple[int, int, float, float]] = (),
     *,
     noise_scale: float = 1.0,
     lower_order_final: bool | None = None,
@@ -105,7 +105,7 @@ def restart(
         schedule: the noise schedule.
         ts: (N+1,) times from noise to data; the first has some data in it.
         intervals: rows (n, k, t_min, t_max): when the point of `ts` nearest in rho to time t_min is reached, noise is
-            added up to time t_max and n - 1 steps (of Karras' spacing) lead back, k times.
+            added up to time t_max and n - 1 steps (of Karras' spacing) lead back, k times; none is `edm`.
         noise_scale: as for `edm`.
         lower_order_final: as for `edm`.
 

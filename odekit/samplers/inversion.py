@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from odekit.loops.table import SamplerTable, TableState
 from odekit.samplers.dpm import dpm
-from odekit.samplers.sample import check_run, sample, start_of
+from odekit.samplers.sample import check, sample, start_of
 from odekit.samplers.steps import amplification, inverse
 from odekit.schedules import Schedule
 from odekit.trees import common_real
@@ -91,7 +91,7 @@ def invert(
             raise ValueError(f"`table` is {table.name!r}, which adds noise; take `encode_noise`, or build it without.")
         start = x.slots[0] if isinstance(x, TableState) else x
         up, grown = encoder or _encoder(model, table), None
-    check_run(model, up, start, key)
+    check(model, up, start, key)
     state = TableState(sample(model, up, start, key=key, cond=cond, state=True).slots)
     if not table.lags:
         state = TableState(state.slots[:1] * table.evals.shape[1])

@@ -66,7 +66,7 @@ def sample(
     if trajectory and state:
         raise ValueError("`trajectory` and `state` are both True; ask for one of them.")
     x = start_of(x_init)
-    check_run(model, table, x, key)
+    check(model, table, x, key)
     table = table.unlabelled()
     if progress is None:
         return _run(table, model, x, key, cond, trajectory, state, project)
@@ -97,8 +97,8 @@ def start_of(x: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, TableState(tuple(x.slots)) if isinstance(x, TableState) else x)
 
 
-def check_run(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> None:
-    """Raise unless this model, table, start and key belong together; the sentences are those of `sample`."""
+def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None, noisy: bool = False) -> None:
+    """Raise unless the model can run the table from `x`, with `key` where table or caller is `noisy`."""
     if not isinstance(table, SamplerTable):
         raise TypeError(
             f"`table` is a {type(table).__name__}; call a builder such as `dpmpp(schedule, ts)` to make one."
@@ -112,7 +112,7 @@ def check_run(model: Any, table: SamplerTable, x: PyTree, key: Array | None) -> 
         raise TypeError(f"`x_init` holds {found}; it must hold float arrays.")
     if isinstance(x, TableState) and len(x.slots) != (slots := table.evals.shape[1]):
         raise ValueError(f"`x_init` has {len(x.slots)} slots; the table {table.name!r} has {slots}.")
-    if not table.stochastic:
+    if not (noisy or table.stochastic):
         return
     if key is None:
         raise ValueError(f"`key` is None, but the table {table.name!r} adds noise; pass `key=jax.random.key(0)`.")

@@ -109,6 +109,8 @@ def singlestep(
 
 def _increment(xp: Any, part: Exponential, rows: np.ndarray, spread: Any) -> Any:
     """Return the noise that a stage adds to what is kept of the noise before it."""
+    if part.noise is None:
+        return xp.zeros_like(part.keep[rows])
     variance = part.noise[rows] ** 2 - part.keep[rows] ** 2 * spread
     fresh = variance > 0  # elsewhere tau is 0, and the square root has no derivative
     return xp.where(fresh, xp.sqrt(xp.where(fresh, variance, 1.0)), 0.0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from cases_sampling import VE, VP, agrees, law_error, numpy_view, run_by_hand, starts
 
-from odekit.samplers import dpm, dpmpp, sa, time_grid
+from odekit.samplers import dpm, dpmpp, sa, seeds, time_grid
 
 GRIDS = (("logsnr", 5), ("logsnr", 10), ("logsnr", 20), ("time", 20))
 # (order, variant, compat): distance in law from Gaussian data on GRIDS at tau=1, slope uniform in lam
@@ -110,6 +110,9 @@ def test_a_last_point_without_noise_is_the_data_prediction():
     assert law_error(table, VE, std=0.0) < 1e-13
 
 
-def test_single_steps_do_not_take_noise():
-    with pytest.raises(ValueError, match="`tau` adds noise"):
-        dpmpp(VP, [1.0, 0.5, 0.1], kind="singlestep", tau=1.0)
+@pytest.mark.parametrize("view", ["data", "noise"])
+def test_single_steps_with_noise_are_seeds(view):
+    ts, build = time_grid(VP, 5), dpmpp if view == "data" else dpm
+    ours, theirs = build(VP, ts, 2, "singlestep", tau=0.8), seeds(VP, ts, 2, view, tau=0.8)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
