@@ -17,6 +17,7 @@ from odekit.samplers.continuous import probability_flow, reverse_sde
 from odekit.samplers.denoiser import Denoiser
 from odekit.samplers.grids import time_grid
 from odekit.samplers.guidance import guided
+from odekit.samplers.inversion import invert
 from odekit.samplers.likelihood import log_prob
 from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check, finite_or
@@ -75,6 +76,7 @@ __all__ = [
     "finite_or",
     "guided",
     "init",
+    "invert",
     "learn",
     "load",
     "log_prob",

@@ -4,7 +4,7 @@ The same key gives the same path, whatever is vmapped, resumed or refused.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -30,6 +30,24 @@ def increments(key: Array) -> Callable[[Array, Array, PyTree], PyTree]:
         return scale(jnp.sqrt(jnp.abs(dt)), jax.tree.unflatten(tree, draws))
 
     return noise
+
+
+def fresh_noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
+    """Return unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
+
+    def draw(key, like):
+        key = jax.random.fold_in(key, k)
+        leaves, treedef = jax.tree.flatten(like)
+        keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
+        return treedef.unflatten(
+            [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
+        )
+
+    if key is None:
+        raise ValueError("`key` is None, but the table adds noise; pass `key=jax.random.key(0)`.")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = cast(Array, jax.random.wrap_key_data(key))
+    return jax.vmap(draw)(key, x) if key.ndim else draw(key, x)
 
 
 class Terms(NamedTuple):

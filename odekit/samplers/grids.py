@@ -73,12 +73,13 @@ def _check_order(ts: np.ndarray, lam: np.ndarray) -> None:
         raise ValueError(f"`ts` must be monotone: ts[{k}]={ts[k]:g} follows ts[{k - 1}]={ts[k - 1]:g}; sort it.")
 
 
-def on_grid(schedule: Schedule, ts: Any) -> Grid:
+def on_grid(schedule: Schedule, ts: Any, *, from_data: bool = False) -> Grid:
     """Evaluate a schedule on a grid, in float64 on the host unless the grid is being traced.
 
     Args:
         schedule: the noise schedule.
         ts: (N+1,) times, usually from noise to data.
+        from_data: whether the first point may be without noise, for builders that use neither `keep` nor `gain`.
 
     Returns:
         The grid.
@@ -98,9 +99,10 @@ def on_grid(schedule: Schedule, ts: Any) -> Grid:
     lam = _lam(schedule, ts, alpha, sigma)
     if isinstance(ts, np.ndarray):
         _check_order(ts, lam)
-        if sigma[0] == 0:
+        if sigma[0] == 0 and not from_data:
             raise ValueError(f"`ts` starts at {ts[0]:g}, where there is no noise; start at a later time.")
-    return evaluated(ts, alpha, sigma, lam)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return evaluated(ts, alpha, sigma, lam)
 
 
 def _lam(schedule: Schedule, ts: Any, alpha: Any, sigma: Any) -> Any:
