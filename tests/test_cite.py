@@ -35,9 +35,10 @@ def test_methods(make):
 @pytest.mark.parametrize("make", TABLES, ids=lambda make: make.__name__)
 def test_tables(make):
     schedule = ok.schedules.VPLinear()
-    table = make(schedule, ok.time_grid(schedule, 4))
+    given = {ok.samplers.dpm_v3: {"statistics": ok.samplers.V3Statistics(*np.array([[-9.0, 9.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))}}
+    table = make(schedule, ok.time_grid(schedule, 4), **given.get(make, {}))
     _, _, fields = parsed(ok.cite(table))
-    assert 1990 < int(fields["year"]) < 2030
+    assert 1760 < int(fields["year"]) < 2030
     assert table.source.startswith(fields["author"].split(" and ")[0])
 
 
