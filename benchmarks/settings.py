@@ -105,6 +105,14 @@ _SETTINGS = {
     "unipc3": Setting(samplers.unipc, {"order": 3}),
     "unipc3 noise": Setting(samplers.unipc, {"order": 3, "view": "noise"}),
     "er_sde3 ode": Setting(samplers.er_sde, {"noise_scale": "ode"}, vp="karras"),
+    "accelerated_ddim": Setting(samplers.accelerated_ddim, vp="time"),
+    # exactly invertible
+    "bdia": Setting(samplers.bdia),
+    "bdia half": Setting(samplers.bdia, {"gamma": 0.5}),
+    "belm": Setting(samplers.belm),
+    "edict": Setting(samplers.edict),
+    "rex euler": Setting(samplers.rex),
+    "rex midpoint": Setting(samplers.rex, {"method": ok.Midpoint()}),
     # with noise
     "ddim eta 1": Setting(samplers.ddim, {"eta": 1.0}),
     "ddpm large": Setting(samplers.ddpm, {"variance": "large"}),

@@ -13,9 +13,12 @@ from odekit.explain import explain
 from odekit.interop import as_diffrax, diffeqsolve
 from odekit.io import load, save
 from odekit.problem import ODE, SDE, SemiLinear
+from odekit.samplers.continuous import probability_flow, reverse_sde
 from odekit.samplers.denoiser import Denoiser
 from odekit.samplers.grids import time_grid
 from odekit.samplers.guidance import guided
+from odekit.samplers.inversion import invert
+from odekit.samplers.likelihood import log_prob
 from odekit.samplers.sample import sample
 from odekit.solution import SaveAt, Solution, check, finite_or
 from odekit.solve import solve
@@ -23,7 +26,7 @@ from odekit.solvers.dop853 import DOP853
 from odekit.solvers.exponential import ETDRK2, ETDRK4, Krogstad4
 from odekit.solvers.rosenbrock import Rodas5P, Rosenbrock, Rosenbrock23
 from odekit.solvers.runge_kutta import RungeKutta
-from odekit.solvers.stochastic import EulerMaruyama
+from odekit.solvers.stochastic import EulerMaruyama, StochasticHeun
 from odekit.solvers.switching import AutoSwitch
 from odekit.solvers.tableaus import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, Tsit5
 from odekit.stepping import State, finish, init, step
@@ -60,6 +63,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "State",
+    "StochasticHeun",
     "Tsit5",
     "adjoint",
     "as_diffrax",
@@ -72,9 +76,13 @@ __all__ = [
     "finite_or",
     "guided",
     "init",
+    "invert",
     "learn",
     "load",
+    "log_prob",
     "neural",
+    "probability_flow",
+    "reverse_sde",
     "sample",
     "samplers",
     "save",

@@ -1,6 +1,7 @@
 """Step-size control: the error norm, the PID family, the first step."""
 
 import math
+from collections.abc import Callable
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -30,6 +31,19 @@ class Damped(NamedTuple):
     low: PyTree
 
 
+def error_square(err: PyTree, y0: PyTree, y1: PyTree, rtol: PyTree, atol: PyTree) -> Array:
+    """Return the mean over all entries of `|err / (atol + rtol max(|y0|, |y1|))|^2`, one number a lane.
+
+    `err` may be `Damped`, two estimates in one. float16 and bfloat16 leaves are measured in float32.
+    """
+    size = larger(y0, y1)
+    if not isinstance(err, Damped):
+        return mean_square(err, size, rtol, atol)
+    square, low = (mean_square(estimate, size, rtol, atol) for estimate in err)
+    total = square + 0.01 * low
+    return square * (square / jnp.where(total == 0, 1, total))
+
+
 class PID(eqx.Module):
     """Digital-filter step-size controller; the default is the elementary I controller.
 
@@ -53,6 +67,8 @@ class PID(eqx.Module):
             They are constants to every derivative.
         jumps: (n,) likewise, times where the vector field is discontinuous: a step ends there by the field's limit from
             before, and the next begins by the limit from after, without memory of earlier errors.
+        norm: `norm(err, y0, y1, rtol, atol)`, the square of the error ratio of every lane: the mean over all entries
+            unless another is given, such as the largest over the samples of a batch.
 
     Example:
         >>> PID(rtol=1e-8, atol=1e-8, pcoeff=0.4, icoeff=0.3).gains
@@ -73,6 +89,7 @@ class PID(eqx.Module):
     dt_max: Scalar | None = None
     stops: PyTree = None
     jumps: PyTree = None
+    norm: Callable[..., Array] = eqx.field(static=True, default=error_square)
 
     def __check_init__(self) -> None:
         if not 0 < self.factor_min < 1 < self.factor_max:
@@ -91,12 +108,14 @@ class PID(eqx.Module):
         depth = 2 if self.gains[2] else 1 if self.gains[1] else 0
         return tuple(jnp.zeros_like(t, jnp.float32) for _ in range(depth))
 
-    def __call__(self, order: int, err: PyTree, y0: PyTree, y1: PyTree, memory: PyTree) -> tuple[Array, Array, PyTree]:
+    def __call__(
+        self, order: float, err: PyTree, y0: PyTree, y1: PyTree, memory: PyTree
+    ) -> tuple[Array, Array, PyTree]:
         """Return whether the step is accepted, the factor on its length (float32, NaN like the error), the new memory.
 
         An error that is not a number is a rejection; nothing else decides acceptance.
         """
-        square = error_square(err, y0, y1, self.rtol, self.atol)
+        square = self.norm(err, y0, y1, self.rtol, self.atol)
         ok = square <= 1
         log_e = 0.5 * _log2(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
         factor = self.safety * _exp2(self.exponent(order, log_e, memory))
@@ -125,19 +144,6 @@ def _exp2(x: Array) -> Array:
     f = x - jnp.floor(x)
     bits = (x + (127 - 0.337 * (f - f * f))) * 2.0**23
     return lax.bitcast_convert_type(bits.astype(jnp.int32), jnp.float32)
-
-
-def error_square(err: PyTree, y0: PyTree, y1: PyTree, rtol: PyTree, atol: PyTree) -> Array:
-    """Return the mean over all entries of `|err / (atol + rtol max(|y0|, |y1|))|^2`, one number a lane.
-
-    `err` may be `Damped`, two estimates in one. float16 and bfloat16 leaves are measured in float32.
-    """
-    size = larger(y0, y1)
-    if not isinstance(err, Damped):
-        return mean_square(err, size, rtol, atol)
-    square, low = (mean_square(estimate, size, rtol, atol) for estimate in err)
-    total = square + 0.01 * low
-    return square * (square / jnp.where(total == 0, 1, total))
 
 
 def larger(y0: PyTree, y1: PyTree) -> PyTree:

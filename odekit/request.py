@@ -14,11 +14,12 @@ from odekit.adjoint.base import Adjoint
 from odekit.adjoint.recorded import Recorded
 from odekit.control import PID
 from odekit.event import as_events
+from odekit.loops.brownian import Driven
 from odekit.problem import SDE, Bound, Problem, SemiLinear, as_problem
 from odekit.solution import SaveAt
 from odekit.solvers.base import Method
 from odekit.solvers.exponential import Krogstad4
-from odekit.solvers.stochastic import EulerMaruyama
+from odekit.solvers.stochastic import EulerMaruyama, StochasticHeun
 from odekit.solvers.tableaus import Tsit5
 from odekit.tracing import Static, split
 from odekit.trees import common_real
@@ -98,6 +99,9 @@ def prepare(
     fractions, n_steps = _grid(n_steps, dt, t0, t1, dtype)
     method = _default_method(problem, n_steps) if method is None else method
     _check_method(problem, method, n_steps, key)
+    if method.follows:
+        problem, key = Driven.of(problem, key, t0, t1), None  # pyright: ignore[reportArgumentType] (checked)
+        dt0 = 0.01 * (t1 - t0) if dt0 is None else dt0  # a path has no second derivative to find a first step by
     pid: PID = jax.tree.unflatten(_PID, (rtol, atol)) if controller is None else controller
     pid = _check_marks(pid, t0, t1, dtype)
     if n_steps is not None and (events or pid.stops is not None or pid.jumps is not None):
@@ -228,7 +232,7 @@ def _grid(n_steps: Any, dt: Any, t0: Array, t1: Array, dtype: Any) -> tuple[Arra
 
 def _default_method(problem: Problem, n_steps: int | None) -> Method:
     if isinstance(problem, SDE):
-        return EulerMaruyama()
+        return StochasticHeun() if n_steps is None and problem.noise == "additive" else EulerMaruyama()
     return Krogstad4() if isinstance(problem, SemiLinear) and n_steps is not None else _TSIT5
 
 
@@ -242,8 +246,14 @@ def _check_method(problem: Problem, method: Any, n_steps: int | None, key: Array
             raise ValueError("`key` was None; an SDE needs a key, such as jax.random.key(0).")
         if not method.stochastic:
             raise TypeError(f"`method` {method.name} knows no noise; for an SDE give EulerMaruyama().")
+        if method.follows and problem.noise != "additive":
+            raise TypeError(
+                f"`method` {method.name} is for `noise` 'additive'; for {problem.noise!r} use EulerMaruyama()."
+            )
     elif method.stochastic:
         raise TypeError(f"`method` {method.name} needs `problem` to be an SDE; for an ODE give Tsit5().")
+    if n_steps is None and method.semilinear:
+        raise ValueError(f"`method` {method.name} takes fixed steps; give n_steps or dt, or a method such as Tsit5().")
     if method.semilinear and not isinstance(problem, SemiLinear):
         raise TypeError(f"`method` {method.name} needs `problem` to be a SemiLinear(linear, nonlinear).")
 

@@ -23,7 +23,7 @@ from odekit.problem import Bound
 from odekit.request import Arrays, Request, Spec, check_order, prepare
 from odekit.solution import Solution, check
 from odekit.solvers.base import Method
-from odekit.tracing import split
+from odekit.tracing import check_answer, split
 from odekit.typing import PyTree, Scalar
 
 
@@ -61,7 +61,8 @@ def solve(
         t0: start, in the units of t. Times are kept in the real dtype of the state, at least float32.
         t1: end; may be smaller than t0.
         method: default `Tsit5()` for an ODE, `Krogstad4()` or `Tsit5()` for a semilinear problem on a uniform or
-            adaptive grid, `EulerMaruyama()` for an SDE. A diffrax solver is run by diffrax, an implicit one with
+            adaptive grid, for an SDE `EulerMaruyama()`, or `StochasticHeun()` where steps are
+            adaptive and the noise is additive. A diffrax solver is run by diffrax, an implicit one with
             Newton's method unless it has a root finder of its own.
         args: passed to the problem; any pytree.
         rtol: relative tolerance; a scalar, or a pytree like y0.
@@ -165,7 +166,7 @@ def _adaptive(spec: Spec, arrays: Arrays, args: PyTree, controller: PID, method:
 
 
 def _fixed(spec: Spec, n: int, arrays: Arrays, problem: Any, args: PyTree, controller: PID, method: Method) -> Solution:
-    errors.check_field(arrays.y0, jax.eval_shape(lambda t, y: problem(t, y, args), arrays.t0, arrays.y0))
+    check_answer(arrays.y0, jax.eval_shape(lambda t, y: problem(t, y, args), arrays.t0, arrays.y0))
     noise = None if arrays.key is None else increments(arrays.key)
     bound = Bound(problem, args, arrays.y0, noise)
     grid = fixed.Grid(n, arrays.fractions)

@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, get_abstract_mesh, use_abstract
 
 from odekit import errors
 from odekit.event import Event, check_value
+from odekit.loops.brownian import Terms
 from odekit.loops.events import Watched
 from odekit.typing import PyTree
 
@@ -92,7 +93,7 @@ def close(
         consts.extend(jnp.asarray(x) for x in traced.consts)
         return Traced(traced.jaxpr, jax.tree.structure(shape), anywhere, mine)
 
-    fn = trace(lambda problem, events: problem, partial(errors.check_field, y))
+    fn = trace(lambda problem, events: problem, partial(check_answer, y))
     watched = []
     for i, event in enumerate(events):
         value = trace(lambda problem, events, i=i: events[i].fn, check_value)
@@ -100,6 +101,12 @@ def close(
         apply = event.apply and trace(lambda problem, events, i=i: events[i].apply, after)
         watched.append(Watched(value, apply, event.sign, event.terminal))
     return fn, tuple(watched), (consts, [jnp.asarray(x) for x in leaves])
+
+
+def check_answer(y: PyTree, answer: Any) -> None:
+    """Raise where what a problem answers does not fit the state; terms on a path have been checked one by one."""
+    if not isinstance(answer, Terms):
+        errors.check_field(y, answer)
 
 
 def _traced(fn: Any, *arrays: PyTree) -> tuple[Any, bool]:

@@ -34,10 +34,10 @@ def _times(c: float | Array, x: Array) -> Array:
 
 
 def diagonal(rate: Array, x: Array) -> Array:
-    """Return `rate * x` in the dtype of x; a real rate acts on a complex x, the reverse is refused."""
+    """Return `rate * x` in the dtype of x, the rate along its trailing axes; no complex rate acts on a real x."""
     if jnp.iscomplexobj(rate) and not jnp.iscomplexobj(x):
         raise TypeError(f"`linear` is complex and the state is {x.dtype}; give a complex `y0`.")
-    return jnp.asarray(rate, x.dtype) * x
+    return align(jnp.asarray(rate, x.dtype), x) * x
 
 
 def scale(c: float | Array, tree: PyTree) -> PyTree:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import operator
 from pathlib import Path
 
 import jax
@@ -57,9 +58,15 @@ def run_by_hand(table, view, x, z, past=()):
 
     With `past`, the evaluations of the first rows, it begins with the row after these, and `x` lists its slots.
     """
+    x = x if table.start_noise is None else x + float(table.start_noise) * z[table.nfe]
+    return slots_by_hand(table, view, x if past else [x] * table.states.shape[1], z, past)[0]
+
+
+def slots_by_hand(table, view, slots, z, past=()):
+    """Run a table in NumPy from all its slots to all its slots; noise of one number is one draw."""
     states, evals, t = (np.asarray(leaf) for leaf in (table.states, table.evals, table.t))
-    x = x if table.start_noise is None else x + float(table.start_noise) * z[len(t)]
-    slots, depth = x if past else [x] * states.shape[1], evals.shape[2]
+    slots = slots if table.start is None else [sum(map(operator.mul, row, slots)) for row in np.asarray(table.start)]
+    depth, draws = evals.shape[2], table.draws or range(len(t))
     ring = [np.zeros_like(slots[0])] * depth
     for k, f in enumerate(past):
         ring[k % depth] = f
@@ -68,11 +75,11 @@ def run_by_hand(table, view, x, z, past=()):
         slots = [
             sum(c * u for c, u in zip(states[k, a], slots, strict=True))
             + sum(c * f for c, f in zip(evals[k, a], ring, strict=True))
-            + (0.0 if table.noise is None else np.asarray(table.noise)[k, a] * z[k])
+            + (0.0 if table.noise is None else np.asarray(table.noise)[k, a] * z[draws[k]])
             + (0.0 if table.offset is None else np.asarray(table.offset)[k, a])
             for a in range(len(slots))
         ]
-    return np.asarray(slots[0])
+    return [np.asarray(slot) for slot in slots]
 
 
 def flow_error(table, case):

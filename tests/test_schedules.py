@@ -222,6 +222,20 @@ def test_no_path_nearby_has_less_kinetic_energy(separation):
             assert energy(*changed) > least - 1e-9
 
 
+def test_the_energy_of_a_velocity_depends_on_the_data_through_their_separation():
+    """The marginal velocity of two points at -1 and 1, by quadrature: what `KineticOptimal` minimises."""
+    z, weight = np.polynomial.hermite_e.hermegauss(180)
+    weight = weight / weight.sum()  # the two points are mirror images: one is enough
+    for alpha, sigma, alpha_dot, sigma_dot in ((0.3, 0.8, 0.7, -0.5), (0.5, 0.5, 1.0, -1.0), (0.8, 0.7, 0.2, -0.9)):
+        x = alpha + sigma * z
+        data = np.tanh(alpha * x / sigma**2)
+        velocity = alpha_dot * data + sigma_dot * (x - alpha * data) / sigma
+        separation = 1 - weight @ (data - 1) ** 2 * (1 + (alpha / sigma) ** 2)
+        r = np.hypot(alpha, sigma)
+        r_dot, theta_dot = (alpha * alpha_dot + sigma * sigma_dot) / r, (alpha_dot * sigma - alpha * sigma_dot) / r**2
+        np.testing.assert_allclose(weight @ velocity**2, r_dot**2 + separation * (r * theta_dot) ** 2, rtol=1e-10)
+
+
 def test_slopes_reach_through_an_inverse_found_by_bisection():
     s, lam = Interpolant.trigonometric().one_sided(), np.array([-3.0, 0.2, 4.0])
     got = jax.jit(jax.vmap(jax.grad(s.t_of_lam)))(jnp.asarray(lam))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.control import PID, error_square, remembered
+from odekit.control import PID, remembered
 from odekit.typing import PyTree
 
 
@@ -31,6 +31,7 @@ class Limited(eqx.Module):
     dt_max = property(lambda self: self.pid.dt_max)
     stops = property(lambda self: self.pid.stops)
     jumps = property(lambda self: self.pid.jumps)
+    norm = property(lambda self: self.pid.norm)
 
     def init(self, t: Array) -> PyTree:
         """Return the memory of the controller."""
@@ -39,7 +40,7 @@ class Limited(eqx.Module):
     def __call__(self, order: int, err: PyTree, y0: PyTree, y1: PyTree, memory: PyTree) -> tuple[Array, Array, PyTree]:
         """Return whether the step is accepted, the factor on its length, the new memory."""
         pid, order = self.pid, self.order or order  # pyright: ignore[reportAssignmentType]
-        square = error_square(err, y0, y1, pid.rtol, pid.atol)
+        square = pid.norm(err, y0, y1, pid.rtol, pid.atol)
         ok = square < 1
         log_e = 0.5 * jnp.log(jnp.clip(square.astype(jnp.float32), 1e-30, 1e30))
         exponent = pid.exponent(order, log_e, memory)

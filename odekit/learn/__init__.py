@@ -2,6 +2,7 @@
 
 from odekit.learn.compare import psnr, references, rmse
 from odekit.learn.distill import distill
+from odekit.learn.iia import iia
 from odekit.learn.parameters import Family, free_grid, free_rows, from_rows, normal_form
 from odekit.learn.training import History, adam, fit
 
@@ -14,6 +15,7 @@ __all__ = [
     "free_grid",
     "free_rows",
     "from_rows",
+    "iia",
     "normal_form",
     "psnr",
     "references",

@@ -53,7 +53,7 @@ def normal_form(table: SamplerTable, schedule: Any = None, view: str | None = No
         A table with states (N, 2, 2) and evals (N, 2, N).
 
     Raises:
-        ValueError: the table is stochastic, or `view` is undefined at one of its times.
+        ValueError: the table is stochastic, has constants or a mixed start, or `view` is undefined at one of its times.
 
     Example:
         >>> import odekit as ok
@@ -66,6 +66,10 @@ def normal_form(table: SamplerTable, schedule: Any = None, view: str | None = No
     """
     if table.stochastic:
         raise ValueError("`table` has noise rows, which have no normal form; give a deterministic table (eta=0).")
+    if table.offset is not None or table.start is not None:
+        raise ValueError(
+            "`table` has constants, or mixes its slots first, which a normal form does not hold; give another."
+        )
     states, evals = (np.asarray(leaf, np.float64) for leaf in (table.states, table.evals))
     (n, slots, depth), own = evals.shape, np.eye(evals.shape[0] + 1)
     from_state, from_view = _conversion(table, schedule, view)

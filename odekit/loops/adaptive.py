@@ -156,7 +156,7 @@ def attempt(loop: Loop, lanes: Lanes, live: Array) -> tuple[Lanes, Array]:
     h = span.share(h, s) if loop.attached else h
     problem = loop.problem(lanes.n >= 0, s)
     new = loop.method.step(problem, span.at(s), span.sign * h, lanes.y, lanes.carry)
-    ok, factor, memory = control(loop.method.order, *lax.stop_gradient((new.err, lanes.y, new.y)), lanes.memory)
+    ok, factor, memory = control(loop.method.error_order, *lax.stop_gradient((new.err, lanes.y, new.y)), lanes.memory)
     broken = jnp.isnan(factor)
     wish = lax.stop_gradient(h) * jnp.where(broken, 0.25, factor).astype(h.dtype)
     wish = wish if control.dt_max is None else jnp.minimum(wish, jnp.abs(jnp.asarray(control.dt_max, h.dtype)))

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from odekit.control import error_square
 from odekit.loops.record import Rows, Span
 from odekit.problem import Lifted
 from odekit.trees import align, leading, select
@@ -127,7 +126,7 @@ def judge(bind: Callable[[PyTree], Any], free: PyTree, method: Any, track: Track
             return jnp.full_like(rate, jnp.nan), rate
         lanes = jax.tree.map(lambda x: x[..., None], (new.err, y, new.y))
         bounds = jax.tree.map(lambda x: x[..., None] if jnp.ndim(x) else x, (control.rtol, control.atol))
-        ratio = error_square(*lanes, *bounds)[0]
+        ratio = control.norm(*lanes, *bounds)[0]
         return jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), 0), rate
 
     y, way = jax.tree.map(lambda x: x[order], (rows.y, rows.way))

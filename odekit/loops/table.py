@@ -7,13 +7,14 @@ rows.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from odekit.loops.brownian import fresh_noise
 from odekit.trees import add, align, lincomb, real_dtype, scale
 from odekit.typing import PyTree
 
@@ -47,10 +48,10 @@ def time_dtype(x: PyTree) -> Any:
 
 
 class TableState(NamedTuple):
-    """What the table loop carries: A slots (slot 0 is the sample so far) and the ring, H evaluations stacked."""
+    """What the loop carries: A slots (slot 0 is the sample so far), and the ring of H evaluations, blank at first."""
 
     slots: tuple[PyTree, ...]
-    ring: PyTree
+    ring: PyTree = None
 
 
 class Row(NamedTuple):
@@ -62,6 +63,7 @@ class Row(NamedTuple):
     noise: Array | None
     offset: Array | None
     t_next: Array
+    draw: Array
 
 
 class SamplerTable(eqx.Module):
@@ -69,8 +71,8 @@ class SamplerTable(eqx.Module):
 
     With `u` the slots, `F` the ring after this row's evaluation and `z` one unit normal per row,
     `u_a <- sum_b states[k, a, b] u_b + sum_j evals[k, a, j] F_j + noise[k, a] z + offset[k, a]`. Evaluation k is at
-    ring position `k % H`. All slots start as the initial sample; slot 0 is what the model sees, and after the last row
-    the result.
+    ring position `k % H`. All slots start as the initial sample unless given one by one; slot 0 is what the model sees,
+    and after the last row the result.
 
     Args:
         t: (N,) times handed to the model.
@@ -82,8 +84,12 @@ class SamplerTable(eqx.Module):
         view: which prediction of the model the rows speak in: "data", "noise", "velocity" or "score".
         name: what it is listed and cited under.
         source: the publication that the numbers come from.
-        offset: (N, A, ...) constants; None for none.
+        offset: (N, A, ...) constants, alike for all samples or with the shape of the whole state; None for none.
         start_noise: () noise added to the initial sample before row 0; None for none.
+        start: (A, A) slots before row 0 from those given; None: as given.
+        draws: N numbers under which the rows draw their noise, equal ones for one draw; empty: 0 to N-1.
+        lags: for a table whose steps, of H rows each, can be undone (`odekit.samplers.inverse`): how many steps each
+            slot lags behind the result; empty for any other.
 
     Raises:
         ValueError: the shapes do not belong together, or there is no such view.
@@ -106,12 +112,19 @@ class SamplerTable(eqx.Module):
     source: str = eqx.field(static=True, default="")
     offset: Array | None = None
     start_noise: Array | None = None
+    start: Array | None = None
+    draws: tuple[int, ...] = eqx.field(static=True, default=())
+    lags: tuple[int, ...] = eqx.field(static=True, default=())
 
     def __check_init__(self):
         (n, slots, _, *pixels), shape = jnp.shape(self.evals), jnp.shape
         want = {"t": (n,), "states": (n, slots, slots, *pixels), "noise": (n, slots), "t_state": (n + 1,)}
-        want |= {"offset": (n, slots, *pixels), "start_noise": ()}
+        want |= {"start_noise": (), "start": (slots, slots), "offset": (n, slots)}
         got = {name: shape(leaf) for name in want if (leaf := getattr(self, name)) is not None}
+        if "offset" in got:  # its further axes are those of the state
+            got["offset"] = got["offset"][:2]
+        want |= {"draws": (n,), "lags": (slots,)}
+        got |= {name: (len(row),) for name in ("draws", "lags") if (row := getattr(self, name))}
         for name, given in got.items():
             if given != want[name]:
                 raise ValueError(f"`{name}` has shape {given}; evals of shape {shape(self.evals)} need {want[name]}.")
@@ -134,21 +147,24 @@ class SamplerTable(eqx.Module):
 
     def rows(self, x: PyTree) -> Row:
         """Return all rows in the dtype of the times of `x`."""
-        dtype, rows = time_dtype(x), Row(self.t, self.states, self.evals, self.noise, self.offset, self.t_state[1:])
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), rows)
+        numbers = (self.t, self.states, self.evals, self.noise, self.offset, self.t_state[1:])
+        numbers = jax.tree.map(lambda leaf: jnp.asarray(leaf, time_dtype(x)), numbers)
+        return Row(*numbers, draw=jnp.asarray(self.draws or range(self.nfe), jnp.int32))
 
     def init(self, x: PyTree, key: Array | None = None) -> TableState:
-        """Return the state before row 0: every slot is `x`, with the first noise if there is any; the ring is zero.
+        """Return the state before row 0, with the first noise if there is any; the ring is zero.
 
         Args:
-            x: the initial sample.
+            x: the initial sample, which every slot starts as, or a `TableState` whose slots are taken.
             key: as for `run_table`, for a table with `start_noise`.
         """
-        depth = self.evals.shape[2]
+        depth, count = self.evals.shape[2], self.evals.shape[1]
+        slots = x.slots if isinstance(x, TableState) else (x,) * count
+        if self.start is not None:
+            slots = tuple(lincomb(row, slots) for row in jnp.asarray(self.start, time_dtype(slots)))
         if self.start_noise is not None:
-            x = _begin(jnp.asarray(self.start_noise, time_dtype(x)), jnp.int32(self.nfe), x, key)
-        ring = jax.tree.map(lambda leaf: jnp.zeros((depth, *leaf.shape), leaf.dtype), x)
-        return TableState((x,) * self.evals.shape[1], ring)
+            slots = _begin(jnp.asarray(self.start_noise, time_dtype(slots)), jnp.int32(self.nfe), slots, key)
+        return TableState(slots, jax.tree.map(lambda u: jnp.zeros((depth, *u.shape), u.dtype), slots[0]))
 
     def step(
         self,
@@ -182,28 +198,23 @@ class SamplerTable(eqx.Module):
         return _step(self.unlabelled(), model, jnp.asarray(k, jnp.int32), state, key, cond, project)
 
 
-def fresh_noise(key: Array | None, k: Array, x: PyTree) -> PyTree:
-    """Return unit normals like `x` from (key, row); a row of keys gives every sample its own, whatever its batch."""
+class Known(eqx.Module):
+    """A prediction that is known already, in the place of the model that would make it."""
 
-    def draw(key, like):
-        key = jax.random.fold_in(key, k)
-        leaves, treedef = jax.tree.flatten(like)
-        keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
-        return treedef.unflatten(
-            [jax.random.normal(one, leaf.shape, leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
-        )
+    prediction: PyTree
 
-    if key is None:
-        raise ValueError("`key` is None, but the table adds noise; pass `key=jax.random.key(0)`.")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = cast(Array, jax.random.wrap_key_data(key))
-    return jax.vmap(draw)(key, x) if key.ndim else draw(key, x)
+    def data(self, x: PyTree, t: Array, cond: Any = None) -> PyTree:
+        """Return the prediction, whatever view it is in."""
+        return self.prediction
+
+    noise = velocity = score = data
 
 
 @eqx.filter_jit
-def _begin(start_noise: Array, k: Array, x: PyTree, key: Array | None) -> PyTree:
+def _begin(start_noise: Array, k: Array, slots: tuple, key: Array | None) -> tuple:
     """Compiled by itself, so that row by row it gives the bits of the loop."""
-    return add(x, scale(start_noise, fresh_noise(key, k, x)))
+    z = scale(start_noise, fresh_noise(key, k, slots[0]))
+    return tuple(add(u, z) for u in slots)
 
 
 def _check_prediction(f: PyTree, x: PyTree, view: str) -> None:
@@ -220,7 +231,7 @@ def _apply_row(table: SamplerTable, model, key, cond, project, state: TableState
     history = [jax.tree.map(lambda leaf, j=j: leaf[j], ring) for j in range(depth)]
     new = [add(lincomb(s, u), lincomb(e, history)) for s, e in zip(row.states, row.evals, strict=True)]
     if row.noise is not None:
-        z = fresh_noise(key, k, u[0])
+        z = fresh_noise(key, row.draw, u[0])
         new = [add(one, scale(c, z)) for one, c in zip(new, row.noise, strict=True)]
     if row.offset is not None:
         new = [
@@ -246,6 +257,7 @@ def run_table(
     cond: Any = None,
     *,
     trajectory: bool = False,
+    state: bool = False,
     remat: bool = True,
     project: Callable[[PyTree, Array], PyTree] | None = None,
 ) -> PyTree:
@@ -254,17 +266,19 @@ def run_table(
     Args:
         table: the sampler.
         model: offers the prediction named by `table.view`, called as `model.data(x, t, cond)`.
-        x: pytree of float arrays, the state at `table.t_state[0]`.
+        x: pytree of float arrays, the state at `table.t_state[0]`; or a `TableState`, to start from its slots.
         key: one key, or (batch,) keys so that a sample's noise does not depend on its batch; noise is a function of
             key and row number. None for deterministic tables.
         cond: handed to the model.
         trajectory: whether to return what the model saw at every row and the result, stacked.
+        state: whether to return all that the loop ended with instead of the sample.
         remat: whether a reverse pass repeats network evaluations instead of storing their insides.
         project: `project(x, t)` returns what takes the place of every slot `x` after a row that ends at time `t`:
             reflection into a domain, known pixels put back.
 
     Returns:
-        The sample, like `x`; with `trajectory` (N+1, ...) of these at the times `table.t_state`.
+        The sample, like `x`; with `trajectory` (N+1, ...) of these at the times `table.t_state`; with `state` the last
+        `TableState`.
 
     Raises:
         ValueError: a prediction does not match the state in structure, shape or dtype.
@@ -277,13 +291,13 @@ def run_table(
         3.0
     """
 
-    def step(state, indexed_row):
-        state = _apply_row(table, model, key, cond, project, state, *indexed_row)
-        return state, state.slots[0] if trajectory else None
+    def step(carry, indexed_row):
+        carry = _apply_row(table, model, key, cond, project, carry, *indexed_row)
+        return carry, carry.slots[0] if trajectory else None
 
     rows = (jnp.arange(table.nfe, dtype=jnp.int32), table.rows(x))
     begin = table.init(x, key)
     end, visited = march(step, begin, rows, remat=remat)
     if not trajectory:
-        return end.slots[0]
+        return end if state else end.slots[0]
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), begin.slots[0], visited)

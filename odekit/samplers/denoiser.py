@@ -43,6 +43,14 @@ def fitted(c: Array, x: Array) -> Array:
     return c.astype(real_dtype(x.dtype)).reshape(c.shape + (1,) * (x.ndim - c.ndim))
 
 
+def convert(schedule: Schedule, have: str, want: str, x: PyTree, f: PyTree, t: Array) -> PyTree:
+    """Return prediction `want` at state `x` and time `t`, () or (batch,), from `f`, which is prediction `have`."""
+    if want == have:
+        return f
+    p, q = conversion(have, want, schedule.alpha(t), schedule.sigma(t), schedule.alpha_dot(t), schedule.sigma_dot(t))
+    return jax.tree.map(lambda x, f: fitted(p, x) * x + fitted(q, x) * f, x, f)
+
+
 class Denoiser(eqx.Module):
     """A network and its schedule, able to answer with any of the predictions.
 
@@ -96,11 +104,7 @@ class Denoiser(eqx.Module):
     def _predict(self, want: str, x: PyTree, t: Scalar, cond: Any) -> PyTree:
         t = jnp.asarray(t, time_dtype(x))
         f = self.fn(x, t, cond)
-        if want == self.predicts:
-            return f
-        at = self.schedule
-        p, q = conversion(self.predicts, want, at.alpha(t), at.sigma(t), at.alpha_dot(t), at.sigma_dot(t))
-        return jax.tree.map(lambda x, f: fitted(p, x) * x + fitted(q, x) * f, x, f)
+        return convert(self.schedule, self.predicts, want, x, f, t)
 
 
 class _Under(eqx.Module):

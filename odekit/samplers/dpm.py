@@ -120,7 +120,7 @@ def _dpm(
     if kind != "multistep":
         return singlestep(order, schedule, ts, variant, lower, tau, **about)
     require_one_of("order", order, (1, 2, 3))
-    grid = on_grid(schedule, ts)
+    grid = on_grid(schedule, ts, from_data=about["view"] == "noise")
     ex = exponential(grid, schedule, tau, view=about["view"])
 
     def moments(rows: np.ndarray, count: int) -> list:

@@ -19,10 +19,11 @@ _SOURCE = "Kim, Kim & Ye, FlowDPS, ICCV 2025, algorithm 1 (arXiv 2503.08136)"
 
 
 def flow_dps(schedule: Schedule, ts: Any) -> SamplerTable:
-    """FlowDPS: order 1, one evaluation per step, most of the noise fresh in the last steps.
+    """FlowDPS: of no order, one evaluation per step, most of the noise fresh in the last steps.
 
-    For inverse problems with a flow, around the model that `consistent` makes; without a measurement it is a
-    stochastic sampler like any other. With t the end of a step and `c = sigma_t / (alpha_t + sigma_t)`,
+    For inverse problems with a flow, around the model that `consistent` makes. The share of fresh noise does not shrink
+    with the step, so more steps do not lead to the law of the data but to a narrower one: without a measurement, take
+    `ddim` or `sa`. With t the end of a step and `c = sigma_t / (alpha_t + sigma_t)`,
     `x_t = alpha_t data + sigma_t (sqrt(c) noise + sqrt(1 - c) z)`.
 
     Args:

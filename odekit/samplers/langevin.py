@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.loops.table import SamplerTable, fresh_noise, march, time_dtype
+from odekit.loops.brownian import fresh_noise
+from odekit.loops.table import SamplerTable, march, time_dtype
 from odekit.samplers.sample import check
 from odekit.schedules import Schedule
 from odekit.trees import leading

@@ -81,7 +81,7 @@ def adams(schedule: Schedule, ts: Any, order: int = 2) -> SamplerTable:
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), III.5.
     """
     require_one_of("order", order, (1, 2, 3, 4))
-    grid = on_grid(schedule, ts)
+    grid = on_grid(schedule, ts, from_data=True)
 
     def weights(rows: np.ndarray, order: int) -> list:
         dt = grid.ts[rows + 1] - grid.ts[rows]
@@ -131,7 +131,7 @@ def runge_kutta(
     2023, proposition 3, for rho (arXiv 2204.13902).
     """
     require_one_of("variable", variable, ("time", "rho"))
-    method, grid = Midpoint() if method is None else method, on_grid(schedule, ts)
+    method, grid = Midpoint() if method is None else method, on_grid(schedule, ts, from_data=True)
     if variable == "rho":
         grid.need_data()
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(method)):
@@ -223,7 +223,7 @@ def rf(schedule: Schedule, ts: Any, *, reuse: bool = False) -> SamplerTable:
     if not reuse:
         table = runge_kutta(schedule, ts, Midpoint())
         return dataclasses.replace(table, name="rf", source="Wang et al., RF-Solver, 2024 (arXiv 2411.04746)")
-    grid = on_grid(schedule, ts)
+    grid = on_grid(schedule, ts, from_data=True)
     xp, dt = grid.xp, grid.ts[1:] - grid.ts[:-1]
     zero = xp.zeros_like(dt[:1])
     full, half = xp.concatenate([zero, dt]), xp.concatenate([dt / 2, zero])

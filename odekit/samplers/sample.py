@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from odekit.loops.table import SamplerTable, run_table
+from odekit.loops.table import SamplerTable, TableState, run_table
 from odekit.typing import PyTree
 
 
@@ -21,6 +21,7 @@ def sample(
     key: Array | None = None,
     cond: Any = None,
     trajectory: bool = False,
+    state: bool = False,
     progress: Callable[[int, int], None] | None = None,
     project: Callable[[PyTree, Array], PyTree] | None = None,
 ) -> PyTree:
@@ -32,21 +33,25 @@ def sample(
     Args:
         model: a `Denoiser`, or any object with a method named like `table.view`, called as `(x, t, cond)`.
         table: from a builder such as `dpmpp(schedule, ts)`.
-        x_init: pytree of float arrays, usually sigma(t_0) times unit normals; its dtype is kept.
+        x_init: pytree of float arrays, usually sigma(t_0) times unit normals; its dtype is kept. Or a `TableState` of
+            such slots, as `invert` and `state` return them.
         key: for stochastic tables: one key, or (batch,) keys, which make a sample independent of its batch.
         cond: handed to the model.
         trajectory: whether to return what the model saw at every row, and the result, stacked.
+        state: whether to return all slots at the end, from which `invert` undoes a reversible table exactly.
         progress: called on the host as `progress(rows_done, n_rows)` after every row, which runs row by row then.
         project: `project(x, t)` takes the place of the state `x` after a row that ends at time `t`: reflection into a
             domain, known pixels put back. Hooks on the prediction are part of the model: `guided`, `thresholded`.
 
     Returns:
-        The sample, like `x_init`; with `trajectory` N+1 of these at the times `table.t_state`.
+        The sample, like `x_init`; with `trajectory` N+1 of these at the times `table.t_state`; with `state` a
+        `TableState`, whose `slots[0]` is the sample.
 
     Raises:
         TypeError: the model lacks the table's view, or x_init is not made of float arrays.
         ValueError: a stochastic table has no key, the keys do not fit the batch, a prediction does not match the state,
-            or progress is asked for inside a transformation.
+            the number of slots is not the table's, both trajectory and state are asked for, or progress is asked for
+            inside a transformation.
 
     Example:
         >>> from odekit.samplers import adams, gaussian, time_grid
@@ -58,29 +63,38 @@ def sample(
 
     Source: the sampler's own, `table.source`.
     """
-    x = jax.tree.map(jnp.asarray, x_init)
+    if trajectory and state:
+        raise ValueError("`trajectory` and `state` are both True; ask for one of them.")
+    x = start_of(x_init)
     check(model, table, x, key)
     table = table.unlabelled()
     if progress is None:
-        return _run(table, model, x, key, cond, trajectory, project)
+        return _run(table, model, x, key, cond, trajectory, state, project)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((table, x, key, cond))):
         raise ValueError("`progress` was given inside a transformation such as jit; call `sample` outside, or drop it.")
-    return _run_by_rows(table, model, x, key, cond, trajectory, project, progress)
+    return _run_by_rows(table, model, x, key, cond, trajectory, state, project, progress)
 
 
 @eqx.filter_jit
-def _run(table, model, x, key, cond, trajectory, project):
-    return run_table(table, model, x, key, cond, trajectory=trajectory, project=project)
+def _run(table, model, x, key, cond, trajectory, state, project):
+    return run_table(table, model, x, key, cond, trajectory=trajectory, state=state, project=project)
 
 
-def _run_by_rows(table, model, x, key, cond, trajectory, project, progress):
-    state = table.init(x, key)
-    seen = [state.slots[0]]
+def _run_by_rows(table, model, x, key, cond, trajectory, state, project, progress):
+    at = table.init(x, key)
+    seen = [at.slots[0]]
     for k in range(table.nfe):
-        state = table.step(model, k, state, key, cond, project)
-        seen = [*seen, state.slots[0]] if trajectory else seen
+        at = table.step(model, k, at, key, cond, project)
+        seen = [*seen, at.slots[0]] if trajectory else seen
         progress(k + 1, table.nfe)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen) if trajectory else state.slots[0]
+    if trajectory:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen)
+    return at if state else at.slots[0]
+
+
+def start_of(x: PyTree) -> PyTree:
+    """Return a start as arrays; of a `TableState` only the slots count."""
+    return jax.tree.map(jnp.asarray, TableState(tuple(x.slots)) if isinstance(x, TableState) else x)
 
 
 def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None, noisy: bool = False) -> None:
@@ -96,6 +110,8 @@ def check(model: Any, table: SamplerTable, x: PyTree, key: Array | None, noisy: 
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         found = ", ".join(str(leaf.dtype) for leaf in leaves) or "nothing"
         raise TypeError(f"`x_init` holds {found}; it must hold float arrays.")
+    if isinstance(x, TableState) and len(x.slots) != (slots := table.evals.shape[1]):
+        raise ValueError(f"`x_init` has {len(x.slots)} slots; the table {table.name!r} has {slots}.")
     if not (noisy or table.stochastic):
         return
     if key is None:

@@ -78,6 +78,11 @@ class Method(eqx.Module):
         return False
 
     @property
+    def error_order(self) -> float:
+        """The power of the step length that the error estimate of a step goes with."""
+        return self.order
+
+    @property
     def stages(self) -> int:
         """How many evaluations of the vector field a step costs."""
         return 1
@@ -85,6 +90,11 @@ class Method(eqx.Module):
     @property
     def stochastic(self) -> bool:
         """Whether a step draws noise."""
+        return False
+
+    @property
+    def follows(self) -> bool:
+        """Whether its noise is a path, a function of time, and the field answers with `brownian.Terms`."""
         return False
 
     @property

@@ -22,10 +22,12 @@ class Weights(NamedTuple):
     Attributes:
         decay: `exp(c_i z)` for stages 2..s and for the new point.
         rows: for each of these, `dt a_ij(z)` by stage j; None where a coefficient is zero.
+        err: likewise for the error estimate; empty without one.
     """
 
     decay: tuple[Array, ...]
     rows: tuple[tuple[Array | None, ...], ...]
+    err: tuple[Array | None, ...] = ()
 
 
 class ExponentialRK(Method):
@@ -45,6 +47,7 @@ class ExponentialRK(Method):
         name: what to call it.
         source: where it comes from.
         weights: filled in by `prepare`.
+        b_err: (s,) `b` minus the embedded weights, rows over `basis`; None for no error estimate.
 
     Raises:
         ValueError: the lengths of `a`, `b`, `c`, `basis` do not fit each other.
@@ -66,15 +69,23 @@ class ExponentialRK(Method):
     name: str = eqx.field(static=True, default="ExponentialRK")
     source: str = eqx.field(static=True, default="user")
     weights: PyTree = None
+    b_err: Rows | None = None
 
     def __check_init__(self) -> None:
         s = len(self.b)
         lengths = [len(rows) for rows in self.a]
         if lengths != list(range(1, s)) or len(self.c) != s:
             raise ValueError(f"`a` has rows of lengths {lengths} and `c` {len(self.c)} nodes for {s} weights `b`.")
-        widths = {len(row) for rows in (*self.a, self.b) for row in rows}
+        if self.b_err is not None and len(self.b_err) != s:
+            raise ValueError(f"`b_err` has {len(self.b_err)} entries for {s} weights `b`; give one a stage.")
+        widths = {len(row) for rows in (*self.a, self.b, self.b_err or ()) for row in rows}
         if widths != {len(self.basis)}:
             raise ValueError(f"Coefficients have {sorted(widths)} entries; `basis` has {len(self.basis)}.")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether there is an embedded error estimate."""
+        return self.b_err is not None
 
     @property
     def stages(self) -> int:
@@ -105,7 +116,8 @@ class ExponentialRK(Method):
         ns = [problem.nonlinear(t, y)]
         for i, c_i in enumerate(self.c[1:]):
             ns.append(problem.nonlinear(t + c_i * dt, _advance(weights, i, y, ns)))
-        return Step(_advance(weights, -1, y, ns), None, carry)
+        err = None if self.b_err is None else _error(weights, ns)
+        return Step(_advance(weights, -1, y, ns), err, carry)
 
     def dense(self, problem: Any, t: Array, dt: Array, y: PyTree, theta: Array) -> PyTree:
         """Take a step of length `theta * dt`: as accurate inside a step as at its end."""
@@ -127,10 +139,10 @@ class ExponentialRK(Method):
             return tuple(None if _vanishes(row) else jnp.asarray(dt_ * lincomb(row, phis), dtype) for row in entries)
 
         decay = tuple(jnp.asarray(phi(0, c * z), dtype) for c in (*self.c[1:], 1.0))
-        return Weights(decay, tuple(rows(entries) for entries in (*self.a, self.b)))
+        return Weights(decay, tuple(rows(entries) for entries in (*self.a, self.b)), rows(self.b_err or ()))
 
     def _is_concrete(self, rate: Array, dt: Array) -> bool:
-        trainable = any(isinstance(x, Array) for x in jax.tree.leaves((self.a, self.b, self.c)))
+        trainable = any(isinstance(x, Array) for x in jax.tree.leaves((self.a, self.b, self.c, self.b_err)))
         return not (trainable or isinstance(rate, Tracer) or isinstance(dt, Tracer))
 
 
@@ -148,6 +160,18 @@ def _advance(weights: PyTree, i: int, y: PyTree, ns: list[PyTree]) -> PyTree:
         return total
 
     return jax.tree.map(leaf, weights, y, *ns, is_leaf=lambda x: isinstance(x, Weights))
+
+
+def _error(weights: PyTree, ns: list[PyTree]) -> PyTree:
+    """Return the difference to the embedded solution."""
+
+    def leaf(w: Weights, *ns: Array) -> Array:
+        total = jnp.zeros_like(ns[0])
+        for row, n in zip(w.err, ns, strict=True):
+            total = total if row is None else total + diagonal(row, n)
+        return total
+
+    return jax.tree.map(leaf, weights, *ns, is_leaf=lambda x: isinstance(x, Weights))
 
 
 def ETDRK2() -> ExponentialRK:

@@ -19,6 +19,7 @@ import types
 import diffusers.schedulers as zoo
 import numpy as np
 import torch
+from cases_checkpoints import CHECKPOINTS, MU, STEPS
 from cases_diffusers import BETAS, GOLDEN, noise, start
 
 WEIGHTS, STDS, MEANS = (
@@ -57,8 +58,7 @@ def predict(kind, predicts, x, level):
     elif kind in ("ve", "edm"):
         alpha, sigma = torch.ones(()), level
     else:
-        alpha = 1 / (1 + level**2) ** 0.5
-        sigma = level * alpha
+        alpha, sigma = 1 / (1 + level**2) ** 0.5, 1 / (1 + 1 / level**2) ** 0.5
     data, eps = mixture(x, alpha, sigma)
     if kind == "edm":  # inside the preconditioning of Karras et al. with sigma_data = 0.5
         return (data - 0.25 / (level**2 + 0.25) * x) * (level**2 + 0.25) ** 0.5 / (0.5 * level)
@@ -67,6 +67,29 @@ def predict(kind, predicts, x, level):
     return {"epsilon": eps, "sample": data, "v_prediction": alpha * eps - sigma * data, "flow_prediction": eps - data}[
         predicts
     ]
+
+
+def on_one_path(i, start, end):
+    """The noise after evaluation i, which at odd i is that of a whole step from `start` to `end` of which noise i - 1
+    was the first half; both libraries draw it from a path in sigma, here it is that of the exact SDE."""
+    z = torch.tensor(noise())
+    if i % 2 == 0:
+        return z[i]
+    part = (end / start) / (1 + end / start)
+    return part**0.5 * z[i - 1] + (1 - part) ** 0.5 * z[i]
+
+
+KINDS = {"EDM": "edm", "Flow": "flow", "DDIM": "ddpm", "DDPM": "ddpm", "PNDM": "ddpm"}
+
+
+def checkpoints():
+    """Yield (name, the run) of the configs of checkpoints."""
+    sigma = ("EulerD", "EulerA", "Heun", "KDPM2", "LMS", "DPMSolverSDE")
+    for name, config in CHECKPOINTS.items():
+        cls, n = config["_class_name"], STEPS.get(name, 8)
+        kind = next((kind for start, kind in KINDS.items() if cls.startswith(start)), "vp")
+        kind = "flow" if config.get("use_flow_sigmas") else "ve" if cls.startswith(sigma) else kind
+        yield name, run(cls, n, kind, config, mu=MU if config.get("use_dynamic_shifting") else None)
 
 
 def grid_of(scheduler, kind, n):
@@ -90,11 +113,12 @@ def grid_of(scheduler, kind, n):
     return level[scheduler.timesteps.numpy().astype(int)], grid
 
 
-def run(name, n, kind, config, *, sigmas=None, kwargs=None, predicts=None, **step):
+def run(name, n, kind, config, *, sigmas=None, mu=None, kwargs=None, predicts=None, **step):
     """One scheduler from start to end. `step` goes to its method `step`; `sigmas` take the place of its own."""
     with double_precision():
-        scheduler = getattr(zoo, name)(**config, **(kwargs or {}))
-        scheduler.set_timesteps(n)
+        cls = getattr(zoo, name)
+        scheduler = cls.from_config(config) if "_class_name" in config else cls(**config, **(kwargs or {}))
+        scheduler.set_timesteps(n, **({} if mu is None else {"mu": mu}))
         for key, value in list(vars(scheduler).items()):
             if isinstance(value, torch.Tensor) and value.is_floating_point() and key != "timesteps":
                 setattr(scheduler, key, value.double())
@@ -104,14 +128,15 @@ def run(name, n, kind, config, *, sigmas=None, kwargs=None, predicts=None, **ste
         family = {"ddpm": "vp", "edm": "ve"}.get(kind, kind)
         x, now = torch.tensor(start(family, float(grid[0]))), []
         importlib.import_module(type(scheduler).__module__).randn_tensor = lambda *args, **kwargs: now[0]
-        scheduler.noise_sampler = lambda *args: now[0]
+        scheduler.noise_sampler = lambda *ends: on_one_path(i, *ends)
         scheduler.is_scale_input_called = True
         predicts = predicts or config.get("prediction_type", "flow_prediction" if kind == "flow" else "epsilon")
         for i, t in enumerate(scheduler.timesteps):
             now[:] = [torch.tensor(noise()[i])]
             out = predict("vp" if kind == "ddpm" else kind, predicts, x, at[i])
             x = scheduler.step(out, t, x, **step).prev_sample
-    return entry(family, grid, x)
+    out = entry(family, grid, x)
+    return {**out, "times": scheduler.timesteps.tolist()} if "_class_name" in config else out
 
 
 def entry(kind, grid, x):
@@ -196,10 +221,10 @@ def singlestep_and_kin():
     yield "unipc bh2 3 long", run(unipc, 16, "vp", {**end, "solver_order": 3})
     flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
     yield "unipc bh2 2 flow", run(unipc, 10, "flow", flow)
-    for predictor, corrector, tau in ((1, 2, 0.0), (2, 2, 1.0), (3, 3, 0.0), (3, 4, 1.0)):
+    for predictor, corrector, tau in ((1, 2, 0), (2, 2, 1), (3, 3, 0), (3, 4, 1)):
         config = {**SD, "predictor_order": predictor, "corrector_order": corrector}
-        constant = {"tau_func": lambda t, tau=tau: tau}
-        yield f"sa {predictor} {corrector} tau={tau}", run("SASolverScheduler", 10, "vp", config, kwargs=constant)
+        own = {} if tau else {"tau_func": lambda t: 0.0}  # by default 1 between training steps 200 and 800
+        yield f"sa {predictor} {corrector} tau={tau}", run("SASolverScheduler", 10, "vp", config, kwargs=own)
 
 
 def in_sigma():
@@ -248,7 +273,9 @@ def k_diffusion(path):
                 return torch.tensor(noise()[len(calls) - 1])
 
             torch.randn_like = draw
-            if "noise_sampler" in inspect.signature(getattr(sampling, name)).parameters:
+            if name == "sample_dpmpp_sde":
+                options["noise_sampler"] = lambda *ends: on_one_path(len(calls) - 1, *ends)
+            elif "noise_sampler" in inspect.signature(getattr(sampling, name)).parameters:
                 options["noise_sampler"] = draw
             x = getattr(sampling, name)(model, torch.tensor(start("ve", 20.0)), sigmas, **options)
         return entry("ve", sigmas.tolist(), x)
@@ -275,6 +302,7 @@ def k_diffusion(path):
 
 if __name__ == "__main__":
     out = dict(schedulers())
+    out |= {f"checkpoint {name}": result for name, result in checkpoints()}
     out |= {f"k {name}": result for name, result in k_diffusion(sys.argv[1])}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(result)}" for name, result in out.items())
     GOLDEN.write_text(f"{{\n{lines}\n}}\n")

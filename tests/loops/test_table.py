@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases_sampling import VP, mixture, run_by_hand, starts, toy
+from cases_sampling import VP, mixture, run_by_hand, slots_by_hand, starts, toy
 
-from odekit.loops.table import SamplerTable, march, run_table
+from odekit.loops.table import SamplerTable, TableState, march, run_table
 from odekit.samplers import dpmpp, heun, sample, time_grid
 
 
@@ -62,6 +62,27 @@ def test_constants_pixelwise_numbers_and_noise_before_the_first_row():
     np.testing.assert_allclose(seen[0], first, rtol=1e-12)
     with pytest.raises(ValueError, match="`key` is None"):
         run_table(table, Wave(), jnp.asarray(x))
+
+
+def test_slots_are_given_mixed_and_returned_and_rows_share_draws():
+    draw, key, draws = np.random.RandomState(5).standard_normal, jax.random.key(2), (0, 0, 3, 3, 3, 1, 1)
+    table = dataclasses.replace(random_table(), start=jnp.asarray(draw((3, 3))), draws=draws)
+    slots = [starts()[k : k + 5] for k in (0, 5, 10)]
+    z = [np.asarray(jax.random.normal(jax.random.fold_in(key, k), (5, 2))) for k in range(7)]
+    want = slots_by_hand(table, lambda x, t: np.sin(x + t), slots, z)
+    begin = TableState(tuple(map(jnp.asarray, slots)))
+    np.testing.assert_allclose(run_table(table, Wave(), begin, key, state=True).slots, want, rtol=1e-12)
+    np.testing.assert_allclose(sample(Wave(), table, begin, key=key), want[0], rtol=1e-12)
+    seen = []
+    end = sample(Wave(), table, begin, key=key, state=True, progress=lambda *at: seen.append(at))
+    np.testing.assert_allclose(end.slots, want, rtol=1e-12)
+    assert len(seen) == 7
+
+
+@pytest.mark.parametrize("given", [{"start": jnp.ones((2, 2))}, {"draws": (0, 1)}, {"lags": (0, 1)}])
+def test_fields_that_do_not_fit_are_named(given):
+    with pytest.raises(ValueError, match=f"`{next(iter(given))}` has shape"):
+        dataclasses.replace(random_table(), **given)
 
 
 def test_a_projection_acts_on_every_slot_after_every_row():

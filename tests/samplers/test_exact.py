@@ -43,17 +43,21 @@ def test_the_log_density_is_that_of_a_mixture():
 SAMPLES = np.random.RandomState(0).standard_normal((7, 2, 3))
 
 
-@pytest.mark.parametrize(("schedule", "t"), [(VP, 0.4), (FM, 0.7), (VE, 2.0)])
+@pytest.mark.parametrize(("schedule", "t"), [(VP, 0.4), (VE, 2.0)])
 def test_a_data_set_is_a_mixture_of_its_points(schedule, t):
     points = GaussianMixture(np.full(7, 1 / 7), SAMPLES.reshape(7, 6), np.full(7, 1e-9), schedule)
     model, x = Empirical(SAMPLES, schedule), jnp.asarray(np.random.RandomState(1).standard_normal((5, 2, 3)))
-    for view in ("data", "noise", "velocity", "score"):
-        want = getattr(points, view)(x.reshape(5, 6), t).reshape(x.shape)
-        np.testing.assert_allclose(getattr(model, view)(x, t), want, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(model.log_prob(x, t), points.log_prob(x.reshape(5, 6), t), rtol=1e-12)
+
+    @jax.jit
+    def answers(model, x):
+        views = [getattr(model, view)(x, t) for view in ("data", "noise", "velocity", "score")]
+        return [*(view.reshape(5, 6) for view in views), model.log_prob(x, t)]
+
+    for got, want in zip(answers(model, x), answers(points, x.reshape(5, 6)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
     times = jnp.linspace(0.5, 1.0, 5) * t
-    each = [model.data(one, at) for one, at in zip(x, times, strict=True)]
-    np.testing.assert_allclose(model.data(x, times), jnp.stack(each), rtol=1e-12)
+    each = jax.vmap(model.data)(x, times)
+    np.testing.assert_allclose(model.data(x, times), each, rtol=1e-12)
 
 
 def test_a_data_set_in_float32_with_little_noise():

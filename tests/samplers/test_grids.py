@@ -1,12 +1,12 @@
 import jax
 import numpy as np
 import pytest
-from cases_sampling import FM, VE, VP
+from cases_sampling import FM, VE, VP, law_error
 
-from odekit.samplers import ddim, discrete_grid, flow_shift, sa, time_grid
+from odekit.samplers import ddim, discrete_grid, dpmpp, flow_dps, flow_shift, sa, time_grid
 from odekit.samplers.grids import on_grid
 from odekit.schedules import VE as GeometricVE
-from odekit.schedules import FlowMatching, KineticOptimal, SubVP, VPCosine, betas, from_betas
+from odekit.schedules import FlowMatching, KineticOptimal, SubVP, VPCosine, betas, from_betas, zero_terminal_snr
 
 UP = FlowMatching(data_at=1)
 
@@ -91,6 +91,16 @@ def test_discrete_spacings_as_published(given, want):
     assert ts[-1] == 0
     if want[-1] > 0:
         np.testing.assert_array_equal(discrete_grid(LATENT, 4, end="min", **given), [*ts[:-1], 1e-3])
+
+
+@pytest.mark.parametrize("build", [ddim, dpmpp, sa, flow_dps])
+def test_networks_with_no_data_at_the_start(build):
+    """Zero terminal signal: a point is sampled from pure noise exactly, by finite numbers."""
+    schedule = from_betas(zero_terminal_snr(betas("scaled_linear")))
+    table = build(schedule, discrete_grid(schedule, 8, "trailing"))
+    assert table.t[0] == 1
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(table))
+    assert law_error(table, schedule, std=0.0) < 1e-14
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases_sampling import FM, VE, VP, starts
+from cases_sampling import FM, VE, VP, law_error, starts
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -38,17 +38,24 @@ def conditional(schedule=FM, predicts="velocity"):
 
 
 def test_rescaled_guidance_has_the_spread_of_the_condition():
-    model = conditional()
-    with_cond, far = model.velocity(X, 0.5, COND), guided(model, 4.0, 0.0).velocity(X, 0.5, COND)
+    model, images = conditional(), X.reshape(4, 3, 2)
+
+    @jax.jit
+    def answers(x):
+        rescaled = [guided(model, 4.0, 0.0, rescale=by).velocity(x, 0.5, COND) for by in (0.0, 0.7, 1.0)]
+        full = guided(model, 4.0, 0.0, rescale=1.0)
+        alone = jax.vmap(lambda x, cond: full.velocity(x, 0.5, cond))(x, COND)
+        framed = guided(model, 4.0, 0.0, rescale=1.0, sample_ndim=2).velocity(images, 0.5, COND[..., None])
+        return rescaled, alone, framed.reshape(4, 6)
+
+    rescaled, alone, framed = answers(X)
+    with_cond, without = 2 * np.sin(3 * X) * (1 + np.asarray(COND)), 2 * np.sin(3 * X)
+    far = without + 4 * (with_cond - without)
     ratio = np.std(with_cond, axis=1, keepdims=True) / np.std(far, axis=1, keepdims=True)
-    for rescale in (0.0, 0.7, 1.0):
-        got = guided(model, 4.0, 0.0, rescale=rescale).velocity(X, 0.5, COND)
-        np.testing.assert_allclose(got, far * (1 - rescale + rescale * ratio), rtol=1e-12)
-    alone = jax.vmap(lambda x, c: guided(model, 4.0, 0.0, rescale=1.0).velocity(x, 0.5, c))(X, COND)
-    np.testing.assert_allclose(alone, far * ratio, rtol=1e-12)
-    images = X.reshape(4, 3, 2)
-    got = guided(model, 4.0, 0.0, rescale=1.0, sample_ndim=2).velocity(images, 0.5, COND[..., None])
-    np.testing.assert_allclose(got.reshape(4, 6), far * ratio, rtol=1e-12)
+    for got, by in zip(rescaled, (0.0, 0.7, 1.0), strict=True):
+        np.testing.assert_allclose(got, far * (1 - by + by * ratio), rtol=1e-12)
+    for got in (alone, framed):
+        np.testing.assert_allclose(got, far * ratio, rtol=1e-12)
 
 
 def test_guidance_in_an_interval():
@@ -75,8 +82,8 @@ def test_thresholds_by_hand():
     np.testing.assert_allclose(dynamic.noise(X, t), (X - VP.alpha(t) * want) / VP.sigma(t), rtol=1e-12)
     np.testing.assert_allclose(clipped(model, -0.5, 2.0).data(X, t), np.clip(data, -0.5, 2.0))
     np.testing.assert_allclose(jax.vmap(lambda x: dynamic.data(x, t))(X), want, rtol=1e-14)
-    images = thresholded(model, 0.8, 2.0, sample_ndim=2).data(X.reshape(4, 3, 2), t)
-    np.testing.assert_allclose(images.reshape(4, 6), want, rtol=1e-14)
+    framed = thresholded(model, 0.8, 2.0, sample_ndim=2).data(X.reshape(4, 3, 2), t)
+    np.testing.assert_allclose(framed.reshape(4, 6), want, rtol=1e-14)
 
 
 def test_hooks_act_in_order_in_every_view_under_every_transformation():
@@ -193,6 +200,14 @@ def test_flow_dps_step_by_step():
         consistent(model, ddim(FM, ts), refine)
 
 
+def test_flow_dps_has_a_limit_that_is_too_narrow():
+    """More steps settle on another law than that of the data, N(0.5, 0.25**2), unlike those of ancestral sampling."""
+    coarse, fine = (law_error(flow_dps(FM, time_grid(FM, n)), FM) for n in (128, 256))
+    assert abs(coarse - fine) < 1e-3
+    assert fine > 0.05
+    assert law_error(ddim(FM, time_grid(FM, 256), 1.0), FM) < 0.01
+
+
 def test_walls_are_mirrors():
     x = jnp.linspace(-3.0, 3.0, 61)
     np.testing.assert_allclose(reflect(x), np.arccos(np.cos(np.pi * x)) / np.pi, atol=1e-7)
@@ -235,19 +250,19 @@ def test_the_reflected_flow_moves_quantiles():
         return np.sum(parts) / 2
 
     x0 = (np.arange(8) + 0.5) / 8
-    ts = time_grid(VE, 160, "karras", start=2.5, end=0.08)
+    ts = time_grid(VE, 100, "karras", start=2.5, end=0.08)
     got = sample(model, heun(VE, ts), jnp.asarray(x0[:, None]), project=reflect)[:, 0]
     want = [brentq(lambda x, q=q: cdf(x, 0.08) - q, 0.0, 1.0, xtol=1e-12) for q in x0]
-    np.testing.assert_allclose(got, want, atol=2e-4)
+    np.testing.assert_allclose(got, want, atol=5e-4)
 
 
 def test_reflected_samples_have_the_law_of_the_data():
-    """Cosines are the eigenfunctions of the walls, so their means are known; 4000 samples, four standard errors."""
-    model, n = Reflected([[0.2], [0.7]], VE), 4000
+    """Cosines are the eigenfunctions of the walls, so their means are known; 2000 samples, four standard errors."""
+    model, n = Reflected([[0.2], [0.7]], VE), 2000
     x = jax.random.uniform(jax.random.key(1), (n, 1))
     got = sample(
         model,
-        ddim(VE, time_grid(VE, 150, "karras", start=2.5, end=0.05), 1.0),
+        ddim(VE, time_grid(VE, 80, "karras", start=2.5, end=0.05), 1.0),
         x,
         key=jax.random.key(2),
         project=reflect,
