@@ -32,7 +32,7 @@ VP = VPLinear()
 
 
 def mlp(key):
-    """Weights of a network of `LAYERS` layers; it does 36,000 operations a pixel, half as many as that of the galaxies."""
+    """Weights of a network that does 36,000 operations a pixel, half as many as that of the galaxies."""
     sizes = [WIDTH, *[HIDDEN] * (LAYERS - 1), WIDTH]
     keys = jax.random.split(key, LAYERS)
     return [jax.random.normal(k, (n, m)) / n**0.5 for k, n, m in zip(keys, sizes[:-1], sizes[1:], strict=True)]
