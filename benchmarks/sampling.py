@@ -168,10 +168,8 @@ def main():
     options = arguments(__doc__.splitlines()[0])
     quick = options.quick
     rows = [{"measure": "run time", **row} for row in overhead(2 if quick else 12, 4)]
-    report(
-        f"table loop over the bare network, {EVALUATIONS} evaluations of {LAYERS} layers, {HIDDEN} wide, on {(BATCH, WIDTH)}",
-        rows,
-    )
+    what = f"{EVALUATIONS} evaluations of {LAYERS} layers, {HIDDEN} wide, on {(BATCH, WIDTH)}"
+    report(f"table loop over the bare network, {what}", rows)
     some = ("ddim", "dpmpp2") if quick else settings()
     slow = [{"measure": "compile time", **row} for row in compiling(1 if quick else 3, some)]
     report(f"compile time of {LONG} rows over {SHORT}", slow)

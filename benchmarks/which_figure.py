@@ -1,4 +1,4 @@
-"""The figure of `which_sampler.py`: a panel a model, the leading tables named where their lines end, the rest in grey."""
+"""The figure of `which_sampler.py`: a panel a model, the leading tables named at the ends of their lines."""
 
 import numpy as np
 from which_sampler import SHOWN, at, by_table
