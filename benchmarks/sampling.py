@@ -6,6 +6,8 @@ errors.
 
 Where odekit loses: with a network so small that a row's arithmetic is no longer free, a hand-unrolled loop wins. At
 8,000 operations a pixel tables of two slots cost 5 to 7 percent, and numbers for every pixel (DPM-Solver-v3) 14.
+In float32 BDIA carries rounding errors along, enlarged by the ratio of the first and last sigma/alpha, which is what lets
+it be inverted; DPM-Solver-v3 keeps its history as differences of large numbers.
 """
 
 import importlib.util
@@ -46,15 +48,15 @@ def network(weights, x, t):
 
 
 @cache
-def fitted():
+def fitted(width):
     """Return every form of every table; what must be measured on a model is measured on a linear one."""
-    model, x = gaussian(np.zeros(WIDTH), 0.5, VP), jax.random.normal(jax.random.key(3), (16, WIDTH))
+    model, x = gaussian(np.zeros(width), 0.5, VP), jax.random.normal(jax.random.key(3), (16, width))
     return {name: setting.on(model, x) for name, setting in settings().items()}
 
 
-def tables(evaluations):
-    """Return every table with at most so many evaluations."""
-    found = {name: setting.within(VP, evaluations) for name, setting in fitted().items()}
+def tables(evaluations, width=WIDTH):
+    """Return every table with at most so many evaluations, for states of so many pixels."""
+    found = {name: setting.within(VP, evaluations) for name, setting in fitted(width).items()}
     return {name: table for name, table in found.items() if table is not None}
 
 
@@ -125,15 +127,19 @@ def precision():
         return 0.5 * (jnp.tanh(x.astype(first.dtype) @ first + t.astype(first.dtype)) @ second).astype(x.dtype)
 
     rows = []
-    noise = np.stack([jax.random.normal(jax.random.fold_in(key, k), x.shape, x.dtype) for k in range(EVALUATIONS)])
+    noise = np.stack([jax.random.normal(jax.random.fold_in(key, k), x.shape, x.dtype) for k in range(EVALUATIONS + 1)])
     compiled = jax.jit(lambda x, t: fn(x, t, None))
-    for name, table in tables(EVALUATIONS).items():
+    for name, table in tables(EVALUATIONS, 8).items():
         single = sample(Denoiser(fn, VP, table.view), table, x, key=key).astype(float)
         double = cases_sampling.run_by_hand(table, compiled, np.asarray(x, np.float64), noise.astype(np.float64))
         row = {"table": name, "difference": float(np.max(np.abs(single - double)) / np.max(np.abs(double)))}
-        for schedule in (EDM(), FlowMatching()):
-            setting = settings()[name]
-            ends = setting.build(schedule, time_grid(schedule, 10, setting.spacing(schedule), end="zero"))
+        for schedule, start in ((EDM(), None), (FlowMatching(), 0.99)):
+            setting = fitted(8)[name]
+            ts = time_grid(schedule, 10, setting.spacing(schedule), start=start, end="zero")
+            try:
+                ends = setting.build(schedule, ts)
+            except ValueError:  # a form that needs some noise at the end, or a model of this schedule
+                continue
             end = sample(Denoiser(fn, schedule, ends.view), ends, x, key=key)
             row[f"finite at the end of {type(schedule).__name__}"] = bool(jnp.all(jnp.isfinite(end)))
         rows.append(row)
