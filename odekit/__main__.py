@@ -12,7 +12,7 @@ import jax
 
 import odekit
 
-_HELPERS = ("__init__", "compiled", "gri", "harness")
+_HELPERS = ("__init__", "compiled", "gri", "harness", "settings", "which_figure")
 """What benchmarks import; none is one."""
 
 
