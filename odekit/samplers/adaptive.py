@@ -127,7 +127,7 @@ def gotta_go_fast(
     """Sample by the reverse SDE with steps chosen by their error, for every sample its own: `StochasticHeun`.
 
     For stochastic samples of a wanted accuracy. The published loop draws new noise when it refuses a step and so
-    prefers small noise: the variance of a two-dimensional mixture came out 19 % too large at the tolerances below. Here
+    prefers small noise: the variance of a two-dimensional mixture came out 18 % too large at the tolerances below. Here
     a refused step is tried again on its own path. Costs two evaluations a try; steps follow an error that goes with
     the length to the power 3/2.
 
