@@ -6,8 +6,8 @@ errors.
 
 Where odekit loses: with a network so small that a row's arithmetic is no longer free, a hand-unrolled loop wins. At
 8,000 operations a pixel tables of two slots cost 5 to 7 percent, and numbers for every pixel (DPM-Solver-v3) 14.
-In float32 BDIA carries rounding errors along, enlarged by the ratio of the first and last sigma/alpha, which is what lets
-it be inverted; DPM-Solver-v3 keeps its history as differences of large numbers.
+In float32 BDIA enlarges rounding errors by the ratio of the first and last sigma/alpha, the price of being invertible,
+and DPM-Solver-v3 keeps its history as differences of large numbers.
 """
 
 import importlib.util
