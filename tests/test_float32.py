@@ -21,7 +21,7 @@ def energy_error(ends):
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "share"),
-    [(ok.Tsit5(), diffrax.Tsit5(), 1.25), (ok.Dopri5(), diffrax.Dopri5(), 1.0)],
+    [(ok.Tsit5(), diffrax.Tsit5(), 1.25), pytest.param(ok.Dopri5(), diffrax.Dopri5(), 1.0, marks=pytest.mark.slow)],
     ids=["Tsit5", "Dopri5"],
 )
 def test_a_thousand_orbits_err_no_more_for_float32(ours, theirs, share):

@@ -83,7 +83,9 @@ def test_fixed_grids_have_the_same_gradient(gradient):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("every", [1, 7, 256])
+@pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(256, marks=pytest.mark.slow)]
+)
 def test_states_kept_at_every_kth_step_give_the_same_gradient(every):
     def end(y0, p, t1, adjoint):
         sol = ok.solve(field, y0, 0.0, t1, ok.Tsit5(), p, adjoint=adjoint, rtol=1e-7, atol=1e-9, max_steps=256)

@@ -47,8 +47,8 @@ def times(kind):
 
 
 CASES = [(kind, ok.Dopri5) for kind in ("shared", "backward", "own", "unsorted")]
-CASES += [("shared", ok.DOP853)]
-CASES += [pytest.param("shared", method, marks=pytest.mark.slow) for method in (ok.Rodas5P, ok.AutoSwitch)]
+SLOW = (ok.DOP853, ok.Rodas5P, ok.AutoSwitch)
+CASES += [pytest.param("shared", method, marks=pytest.mark.slow) for method in SLOW]
 
 
 @pytest.mark.parametrize(("kind", "method"), CASES, ids=lambda x: x if isinstance(x, str) else x.__name__)

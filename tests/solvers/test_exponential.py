@@ -248,7 +248,7 @@ def test_kuramoto_sivashinsky_without_64_bits():
     assert abs(error / 5.5e-5 - 1) < 0.2, f"relative error {error:.3e}"
 
 
-@pytest.mark.parametrize("make", METHODS)
+@pytest.mark.parametrize("make", [ETDRK2, ETDRK4, pytest.param(Krogstad4, marks=pytest.mark.slow)])
 def test_solve_takes_the_same_steps(make):
     """Through the front door: mixed spectrum, a save time inside a step, backward in time."""
     linear, y0 = jnp.asarray(SPECTRA["mixed"]), starts("mixed")[0]
@@ -264,7 +264,7 @@ def test_solve_takes_the_same_steps(make):
     np.testing.assert_allclose(run(linear, -0.2).y1, back, rtol=1e-12)
 
 
-@pytest.mark.parametrize("make", METHODS)
+@pytest.mark.parametrize("make", [ETDRK2, ETDRK4, pytest.param(Krogstad4, marks=pytest.mark.slow)])
 def test_gradient_through_solve(make):
     y0 = jnp.asarray([0.4, 0.7, -0.3, 0.2])
 
