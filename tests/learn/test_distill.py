@@ -62,8 +62,10 @@ def test_a_short_training_beats_every_hand_made_table():
 def test_the_published_quality_is_reached(schedule):
     training, held_out, test = (paths(schedule, seed, n) for seed, n in ((0, 2048), (1, 512), (12345, 4096)))
     model, results = mixture8(schedule), []
+    steps = {"flow": 2000, "vp": 4000}[schedule]  # after 2,000, rounding alone moves VP between 59.1 and 60.6 dB
     for seed in range(3):
-        table, _ = distill(first_order(schedule), model, *training, validation=held_out, key=jax.random.key(seed))
+        key = jax.random.key(seed)
+        table, _ = distill(first_order(schedule), model, *training, validation=held_out, key=key, steps=steps)
         results.append(quality(table, schedule, *test))
     error, decibel = np.mean(results, axis=0)
     assert error < 1.05 * PUBLISHED[schedule][0]
