@@ -46,7 +46,8 @@ def times(kind):
     return SHARED, None
 
 
-CASES = [(kind, ok.Dopri5) for kind in ("shared", "backward", "own", "unsorted")]
+CASES = [(kind, ok.Dopri5) for kind in ("shared", "own")]
+CASES += [pytest.param(kind, ok.Dopri5, marks=pytest.mark.slow) for kind in ("backward", "unsorted")]
 SLOW = (ok.DOP853, ok.Rodas5P, ok.AutoSwitch)
 CASES += [pytest.param("shared", method, marks=pytest.mark.slow) for method in SLOW]
 

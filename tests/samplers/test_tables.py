@@ -113,6 +113,10 @@ VARIANTS = {  # every builder, in each of its forms
     "unipc2 noise": lambda s, ts: unipc(s, ts, 2, view="noise", compat=True, lower_order_final=True),
 }
 every = pytest.mark.parametrize("name", VARIANTS)
+FIRST = {name.split()[0].rstrip("1234"): name for name in reversed(VARIANTS)}  # one form of each builder
+every_builder = pytest.mark.parametrize(
+    "name", [name if name in FIRST.values() else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 VIEWS = {name: build(VP, [1.0, 0.5, 0.1]).view for name, build in VARIANTS.items()}
 NOISY = [name for name, build in VARIANTS.items() if build(VP, [1.0, 0.5, 0.1]).stochastic]
 INEXACT = ("ddpm large", "accelerated_ddim")  # by design: too much noise, and steps in alpha that are not exponential
@@ -167,7 +171,7 @@ def test_the_loop_is_the_definition(name):
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
-@every
+@every_builder
 def test_row_by_row_is_the_same_to_the_bit(name):
     table, model, x = VARIANTS[name](FM, flow_grid(name, 5)), toy(FM), jnp.asarray(starts())
     state = table.init(x, key_for(table))
@@ -176,7 +180,7 @@ def test_row_by_row_is_the_same_to_the_bit(name):
     np.testing.assert_array_equal(state.slots[0], sample(model, table, x, key=key_for(table)))
 
 
-@every
+@every_builder
 def test_trajectory(name):
     table, model, x = VARIANTS[name](VP, time_grid(VP, 5)), toy(VP), jnp.asarray(starts())
     seen = sample(model, table, x, key=key_for(table), trajectory=True)
@@ -282,7 +286,7 @@ def test_a_flow_may_run_either_way(name):
     np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
 
 
-@every
+@every_builder
 def test_a_grid_being_trained_gives_the_same_numbers_and_their_derivatives(name):
     """A random weighting of all numbers: traced and on the host, its gradient against central differences there."""
     ts, build = time_grid(VP, 5), VARIANTS[name]

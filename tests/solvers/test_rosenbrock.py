@@ -193,6 +193,7 @@ def test_time_derivative_is_skipped_where_the_field_does_not_read_t():
     np.testing.assert_array_equal(time_derivative(lambda t, v: jnp.sin(t) * v, t, v), [1.0, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKES)
 def test_dense_output_has_the_order_of_its_interpolant(make):
     y0, ts = np.array([0.5, 1.5]), np.linspace(0.25, 1.65, 29)
