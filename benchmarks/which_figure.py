@@ -1,13 +1,25 @@
 """The figure of `which_sampler.py`: a panel a model, the leading tables named at the ends of their lines."""
 
 import numpy as np
-from which_sampler import SHOWN, at, by_table
 
 from odekit.plots import COLOURS, LEARNED, STYLE
 
+SHOWN = (5, 10, 20, 40)
 BASELINE = "ddim"
 PALETTE = (LEARNED, *COLOURS[5:], *COLOURS[3:5], *COLOURS[1:3], "#7F4F24", "#5A189A")
 GREY = "#C9C9C9"
+
+
+def by_table(rows, model):
+    """Return, by table, its rows on the advised grid."""
+    mine = [row for row in rows if row["model"] == model and row.get("advised", True) and "evaluations" in row]
+    return {name: [row for row in mine if row["table"] == name] for name in dict.fromkeys(r["table"] for r in mine)}
+
+
+def at(curve, budget, key="error"):
+    """Return the value at the most evaluations within a budget, None without any above half of it."""
+    within = [row for row in curve if budget / 2 < row["evaluations"] <= budget]
+    return min(within, key=lambda row: -row["evaluations"])[key] if within else None
 
 
 def leaders(curves, key):

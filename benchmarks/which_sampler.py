@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from harness import report
 from settings import settings
+from which_figure import SHOWN, at, by_table, draw
 
 import odekit as ok
 from odekit.samplers import dpmpp, time_grid
@@ -31,7 +32,6 @@ import cases_galaxies
 import cases_sampling
 
 BUDGETS, FEW = (4, 5, 6, 8, 10, 14, 20, 40), (5, 10)
-SHOWN = (5, 10, 20, 40)
 IMAGES = {"ztf": 8, "quasar": 4}
 TITLES = {"VP": "mixture, VP", "VE": "mixture, VE", "FM": "mixture, flow"}
 TITLES |= {"ztf": "galaxies, 32 x 32, VP", "quasar": "lensed quasars, 72 x 72, VP"}
@@ -172,18 +172,6 @@ def laws(found, quick):
     return distances(target, starts, exact, other, FEW if quick else SHOWN)
 
 
-def by_table(rows, model):
-    """Return, by table, its rows on the advised grid."""
-    mine = [row for row in rows if row["model"] == model and row.get("advised", True) and "evaluations" in row]
-    return {name: [row for row in mine if row["table"] == name] for name in dict.fromkeys(r["table"] for r in mine)}
-
-
-def at(curve, budget, key="error"):
-    """Return the value at the most evaluations within a budget, None without any above half of it."""
-    within = [row for row in curve if budget / 2 < row["evaluations"] <= budget]
-    return min(within, key=lambda row: -row["evaluations"])[key] if within else None
-
-
 def figures(value):
     return "-" if value is None else f"{value:.2g}" if value < 100 else f"{value:.0e}"
 
@@ -235,8 +223,6 @@ def main():
     if given.out:
         report("which_sampler", [*rows, *spread], given.out)
     if given.page:
-        from which_figure import draw
-
         draw(rows, spread, Path(given.page) / "which_sampler.png")
         page = Path(given.page) / "which_sampler.md"
         text = page.read_text()
