@@ -12,7 +12,7 @@ from odekit.samplers.ddim import ddim
 from odekit.samplers.exponential import amounts
 from odekit.samplers.grids import Grid, on_grid
 from odekit.samplers.multistep import multistep
-from odekit.samplers.stages import Stage, staged
+from odekit.samplers.stages import Stage, single_ends, staged
 from odekit.schedules import Schedule
 
 
@@ -114,13 +114,8 @@ def ancestral(
     grid.need_descent("ancestral")
     if view == "noise":
         grid.need_data()
-    xp, counts = grid.xp, np.full(grid.n, 2)
-    if lower_order_final or (grid.ends_at_zero and (lower_order_final is None or not grid.traced)):
-        counts[-1] = 1
-    if grid.starts_at_zero:  # no middle in lam
-        counts[0] = 1
-    fresh = eta**2 * (1 - grid.decay) * (1 + grid.decay)
-    down, noise = grid.sigma[1:] * xp.sqrt(1 - fresh), grid.sigma[1:] * xp.sqrt(fresh)
+    xp, counts = grid.xp, single_ends(grid, np.full(grid.n, 2), lower_order_final)
+    down, noise = (grid.sigma[1:] * share for share in grid.renewed(eta))
 
     def move(steps: np.ndarray, alpha: Any, sigma: Any) -> tuple:
         """The exact step to these scales for a constant prediction: what it keeps, and the weight of that."""

@@ -37,8 +37,7 @@ def ddim(schedule: Schedule, ts: Any, eta: float = 0.0) -> SamplerTable:
     if isinstance(eta, float | int) and eta == 0:
         return multistep(grid, grid.keep, grid.gain[:, None], **about)
     grid.need_descent("eta")
-    fresh = eta**2 * (1 - grid.decay) * (1 + grid.decay)
-    left = (1 - eta**2) + (eta * grid.decay) ** 2  # 1 - fresh; the root has no derivative at 0
-    keep = grid.keep * grid.xp.where(left > 0, grid.xp.sqrt(grid.xp.where(left > 0, left, 1.0)), 0.0)
+    kept, fresh = grid.renewed(eta)
+    keep = grid.keep * kept
     gain = grid.alpha[1:] - grid.alpha[:-1] * keep
-    return multistep(grid, keep, gain[:, None], noise=grid.sigma[1:] * grid.xp.sqrt(fresh), **about)
+    return multistep(grid, keep, gain[:, None], noise=grid.sigma[1:] * fresh, **about)

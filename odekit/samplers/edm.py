@@ -9,8 +9,8 @@ import numpy as np
 
 from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable
-from odekit.samplers.grids import Grid, on_grid
-from odekit.samplers.stages import Stage, staged
+from odekit.samplers.grids import Grid, on_grid, root
+from odekit.samplers.stages import Stage, single_ends, staged
 from odekit.schedules import Schedule
 
 
@@ -161,9 +161,8 @@ def _back(schedule: Schedule, grid: Grid, n: int, high: Any, low: Any, t_low: An
 
 
 def _spread(xp: Any, low: Any, high: Any) -> Any:
-    """Return the noise that leads from levels `low` to levels `high`; the root has no derivative where they agree."""
-    up = high > low
-    return xp.where(up, xp.sqrt(xp.where(up, high**2 - low**2, 1.0)), 0.0)
+    """Return the noise that leads from levels `low` to levels `high`."""
+    return root(xp, high**2 - low**2)
 
 
 def _heun(
@@ -171,9 +170,7 @@ def _heun(
 ) -> SamplerTable:
     """Return the table of `y = x / alpha`, `dy/drho = noise`, along a path; `scale` is None for one without jumps."""
     xp, n = grid.xp, len(path.start)
-    counts = np.full(n, order)
-    if lower or (grid.ends_at_zero and (lower is None or not grid.traced)):
-        counts[-1] = 1
+    counts = single_ends(grid, np.full(n, order), lower)
     alpha, after = schedule.alpha(path.t_start), schedule.alpha(xp.append(path.t_start[1:], path.t_end[-1]))
     jump = _spread(xp, path.end, xp.append(path.start[1:], path.end[-1]))
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.core import Tracer
 
-from odekit.samplers.grids import Grid
+from odekit.samplers.grids import Grid, root
 from odekit.samplers.multistep import step_orders
 from odekit.samplers.weights import NODES, WEIGHTS, polynomial_weights
 from odekit.schedules import Schedule
@@ -123,11 +123,7 @@ def exponential(
     noise = None
     if isinstance(tau, Tracer) or np.any(tau != 0):
         grid.need_descent("tau")
-        noisy, variance = tau2 > 0, 1 - fading**2
-        # the square root has no derivative at the zero variance of a step without noise
-        spread = xp.where(noisy, xp.sqrt(xp.where(noisy, variance, 1.0)), 0.0)
-        noise = grid.sigma[1:] * spread
+        noise = grid.sigma[1:] * root(xp, 1 - fading**2)
         if view == "noise":  # tau sigma1 sqrt(exp(2 dlam) - 1)
-            swell = xp.where(noisy, xp.sqrt(xp.where(noisy, (1 - grid.decay) * (1 + grid.decay), 1.0)), 0.0)
-            noise = xp.sqrt(tau2) * keep * grid.sigma[:-1] * swell
+            noise = keep * grid.sigma[:-1] * root(xp, tau2 * (1 - grid.decay) * (1 + grid.decay))
     return Exponential(grid, dlam, keep, noise, at, moments)

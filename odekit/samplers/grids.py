@@ -52,6 +52,14 @@ class Grid(NamedTuple):
         steps = abs(self.lam[-3:][1:] - self.lam[-3:][:-1])
         return bool(steps[-1] > 2 * steps[0])
 
+    def renewed(self, eta: Any) -> tuple[Any, Any]:
+        """Return (N,) shares of the noise at the end of each step, kept and fresh, whose squares add up to 1.
+
+        Of `eta` times the noise of the reversed process, as DDIM counts it.
+        """
+        left = (1 - eta**2) + (eta * self.decay) ** 2
+        return root(self.xp, left), root(self.xp, eta**2 * (1 - self.decay) * (1 + self.decay))
+
     def need_descent(self, name: str) -> None:
         """Raise unless the grid runs from noise to data, for builders that add noise because of argument `name`."""
         if not self.traced and self.lam[1] < self.lam[0]:
@@ -64,6 +72,12 @@ class Grid(NamedTuple):
                 f"`ts` starts at {self.ts[0]:g}, where there is no data and the noise prediction tells nothing; start "
                 "a little later, or take a table in the data or velocity view."
             )
+
+
+def root(xp: ModuleType, variance: Any) -> Any:
+    """Return the square root, with the derivative 0 where there is no variance."""
+    some = variance > 0
+    return xp.where(some, xp.sqrt(xp.where(some, variance, 1.0)), 0.0)
 
 
 def _check_order(ts: np.ndarray, lam: np.ndarray) -> None:

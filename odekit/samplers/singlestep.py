@@ -7,8 +7,8 @@ import numpy as np
 from odekit.errors import require_one_of
 from odekit.loops.table import SamplerTable
 from odekit.samplers.exponential import Exponential, amounts, exponential
-from odekit.samplers.grids import evaluated, on_grid
-from odekit.samplers.stages import Stage, staged
+from odekit.samplers.grids import evaluated, on_grid, root
+from odekit.samplers.stages import Stage, single_ends, staged
 from odekit.samplers.weights import polynomial_weights
 from odekit.schedules import Schedule
 
@@ -78,13 +78,9 @@ def singlestep(
     grid = on_grid(schedule, ts)
     if np.shape(orders) not in ((), (grid.n,)):
         raise ValueError(f"`order` holds {len(orders)} numbers for {grid.n} steps; give one number, or one a step.")
-    counts = np.broadcast_to(orders, grid.n).copy()
-    for order in counts:
+    for order in np.broadcast_to(orders, grid.n):
         require_one_of("order", order.item(), (1, 2, 3))
-    if lower_order_final or (grid.ends_at_zero and (lower_order_final is None or not grid.traced)):
-        counts[-1] = 1
-    if grid.starts_at_zero:
-        counts[0] = 1
+    counts = single_ends(grid, np.broadcast_to(orders, grid.n), lower_order_final)
     tau = amounts(grid, tau)
     ex = exponential(grid, schedule, tau, view=about["view"])
 
@@ -111,9 +107,7 @@ def _increment(xp: Any, part: Exponential, rows: np.ndarray, spread: Any) -> Any
     """Return the noise that a stage adds to what is kept of the noise before it."""
     if part.noise is None:
         return xp.zeros_like(part.keep[rows])
-    variance = part.noise[rows] ** 2 - part.keep[rows] ** 2 * spread
-    fresh = variance > 0  # elsewhere tau is 0, and the square root has no derivative
-    return xp.where(fresh, xp.sqrt(xp.where(fresh, variance, 1.0)), 0.0)
+    return root(xp, part.noise[rows] ** 2 - part.keep[rows] ** 2 * spread)
 
 
 def _part(schedule: Schedule, ex: Exponential, steps: np.ndarray, lam: Any, tau: Any, view: str) -> Exponential:

@@ -31,6 +31,22 @@ class Stage(NamedTuple):
     noise: Any = None
 
 
+def single_ends(grid: Grid, counts: np.ndarray, lower_order_final: Any) -> np.ndarray:
+    """Return the counts of evaluations with one in the steps that have no middle in lam.
+
+    Args:
+        grid: N steps, or the ends of more.
+        counts: concrete number of evaluations of each step.
+        lower_order_final: whether the last step has one; None where the grid ends without noise.
+    """
+    counts = counts.copy()
+    if lower_order_final or (grid.ends_at_zero and (lower_order_final is None or not grid.traced)):
+        counts[-1] = 1
+    if grid.starts_at_zero:
+        counts[0] = 1
+    return counts
+
+
 def staged(
     grid: Grid, counts: np.ndarray, stages: Callable[[np.ndarray, int], list[Stage]], **about: Any
 ) -> SamplerTable:
