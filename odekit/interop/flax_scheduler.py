@@ -13,6 +13,7 @@ from jax import Array
 from odekit.interop.scheduler_config import Timestepped, from_scheduler_config, predicted, read, timestepped
 from odekit.loops.table import SamplerTable, TableState
 from odekit.samplers import Denoiser
+from odekit.samplers.denoiser import fitted
 
 
 class FlaxSchedulerState(eqx.Module):
@@ -156,8 +157,6 @@ class FlaxScheduler:
     def add_noise(self, state: FlaxSchedulerState, original_samples: Array, noise: Array, timesteps: Array) -> Array:
         """Return the data with noise of the level of `timesteps`, () or (batch,)."""
         t = self._network.time(jnp.asarray(timesteps, jnp.float32))
-        alpha, sigma = (
-            jnp.asarray(c, original_samples.dtype).reshape(c.shape + (1,) * (original_samples.ndim - c.ndim))
-            for c in (self._network.schedule.alpha(t), self._network.schedule.sigma(t))
-        )
+        at = self._network.schedule
+        alpha, sigma = (fitted(c, original_samples) for c in (at.alpha(t), at.sigma(t)))
         return alpha * original_samples + sigma * noise

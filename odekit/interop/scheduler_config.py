@@ -13,6 +13,7 @@ from jax import Array
 from odekit.errors import require_one_of
 from odekit.interop.scheduler_kinds import KINDS, Kind
 from odekit.loops.table import SamplerTable
+from odekit.samplers.denoiser import fitted
 from odekit.schedules import EDM, FlowMatching, Schedule
 from odekit.trees import add
 from odekit.typing import PyTree
@@ -181,6 +182,6 @@ class _Preconditioned(eqx.Module):
         skip, out = (self.sigma_data / norm) ** 2, self.sign * self.sigma_data * t / norm
 
         def weighed(c: Array, x: PyTree) -> PyTree:
-            return jax.tree.map(lambda x: c.reshape(c.shape + (1,) * (x.ndim - c.ndim)).astype(x.dtype) * x, x)
+            return jax.tree.map(lambda x: fitted(c, x) * x, x)
 
         return add(weighed(skip, x), weighed(out, self.fn(weighed(1 / norm, x), jnp.log(t) / 4, cond)))

@@ -11,11 +11,11 @@ from jax import Array
 from odekit.errors import require_one_of
 from odekit.loops.brownian import fresh_noise
 from odekit.loops.table import SamplerTable, march, time_dtype
-from odekit.samplers.denoiser import Denoiser, conversion
+from odekit.samplers.denoiser import Denoiser, conversion, fitted
 from odekit.samplers.inversion import invert, schedule_of
 from odekit.samplers.sample import check, sample
 from odekit.schedules import Schedule
-from odekit.trees import lincomb, real_dtype, scale
+from odekit.trees import lincomb, scale
 from odekit.typing import PyTree, Scalar
 
 
@@ -80,8 +80,7 @@ class _Controlled(eqx.Module):
         by = self.strength(t) if callable(self.strength) else self.strength
 
         def mix(f: Array, x: Array, known: Array) -> Array:
-            a, b, c = (jnp.asarray(v, real_dtype(x.dtype)) for v in (by, p, q))
-            a, b, c = (v.reshape(v.shape + (1,) * (x.ndim - v.ndim)) if v.ndim else v for v in (a, b, c))
+            a, b, c = (fitted(jnp.asarray(v), x) for v in (by, p, q))
             return f + a * (b * x + c * jnp.asarray(known, x.dtype) - f)
 
         return jax.tree.map(mix, f, x, self.reference)

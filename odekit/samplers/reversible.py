@@ -4,7 +4,7 @@ from typing import Any
 
 from odekit.loops.table import SamplerTable
 from odekit.samplers.grids import Grid, on_grid
-from odekit.samplers.steps import Steps, to_table
+from odekit.samplers.steps import Steps, matrices, to_table
 from odekit.schedules import Schedule
 
 
@@ -77,7 +77,8 @@ def belm(schedule: Schedule, ts: Any) -> SamplerTable:
 
     Source: Wang et al., BELM, NeurIPS 2024 (arXiv 2410.07273).
     """
-    grid = _with_data(schedule, ts)
+    grid = on_grid(schedule, ts)
+    grid.need_data()
     xp, alpha = grid.xp, grid.alpha
     drho = grid.sigma[1:] / alpha[1:] - grid.sigma[:-1] / alpha[:-1]
     ratio = drho[1:] / drho[:-1]
@@ -116,13 +117,14 @@ def edict(schedule: Schedule, ts: Any, p: float = 0.93) -> SamplerTable:
     """
     if isinstance(p, float | int) and not 0 < p <= 1:
         raise ValueError(f"`p` is {p}; it must be over 0 and at most 1.")
-    grid = _with_data(schedule, ts)
+    grid = on_grid(schedule, ts)
+    grid.need_data()
     xp, rest = grid.xp, 1 - p
     keep = grid.alpha[1:] / grid.alpha[:-1]
     gain, zero, one = grid.sigma[1:] - grid.sigma[:-1] * keep, xp.zeros_like(keep), xp.ones_like(keep)
-    move = _matrices(xp, [[zero, keep], [one, zero]])  # (second, first) -> (first moved, second)
+    move = matrices(xp, [[zero, keep], [one, zero]])  # (second, first) -> (first moved, second)
     both = p + rest**2
-    mix = _matrices(xp, [[p * rest * one, both * keep], [p * one, rest * keep]])  # -> (second, first), both moved
+    mix = matrices(xp, [[p * rest * one, both * keep], [p * one, rest * keep]])  # -> (second, first), both moved
     added = xp.stack([both * gain, rest * gain], axis=-1)
     flip = [1, 0]  # at the end the first state comes first
     mix, added = (xp.concatenate([rows[:-1], rows[-1:][:, flip]]) for rows in (mix, added))
@@ -138,19 +140,6 @@ def edict(schedule: Schedule, ts: Any, p: float = 0.93) -> SamplerTable:
     return to_table(xp, steps, grid.ts[-1], lags=(0, 0), view="noise", **about)
 
 
-def _with_data(schedule: Schedule, ts: Any) -> Grid:
-    grid = on_grid(schedule, ts)
-    if grid.starts_at_zero:
-        raise ValueError(
-            f"`ts` starts at {grid.ts[0]:g}, where there is no data; start a little later, or take `bdia`."
-        )
-    return grid
-
-
-def _matrices(xp: Any, entries: list) -> Any:
-    return xp.stack([xp.stack(row, axis=-1) for row in entries], axis=-2)
-
-
 def _single(xp: Any, t: Any, t_state: Any, states: Any, evals: Any) -> Steps:
     """Steps of one evaluation each, `u <- states u + evals F`."""
     zero = xp.zeros_like(evals)
@@ -161,7 +150,7 @@ def _single(xp: Any, t: Any, t_state: Any, states: Any, evals: Any) -> Steps:
 def _two_step(grid: Grid, keep: Any, lag: Any, gain: Any) -> Steps:
     """The steps `(x, older) <- (keep x + lag older + gain F(x), x)` of a grid."""
     xp, zero, one = grid.xp, grid.xp.zeros_like(keep), grid.xp.ones_like(keep)
-    states = _matrices(xp, [[keep, lag], [one, zero]])
+    states = matrices(xp, [[keep, lag], [one, zero]])
     return _single(xp, grid.ts[:-1], grid.ts[:-1], states, xp.stack([gain, zero], axis=-1))
 
 
@@ -182,9 +171,9 @@ def _heun_there_and_back(grid: Grid, lag: Any) -> Steps:
         t=t,
         t_state=t,
         scale=xp.stack([one] * 3, axis=1),
-        points=_matrices(xp, points),
+        points=matrices(xp, points),
         kicks=xp.stack([zero] * 3, axis=1),
-        states=_matrices(xp, [[1 - lag, lag], [one, zero]]),
-        evals=_matrices(xp, [weights, [zero] * 3]),
+        states=matrices(xp, [[1 - lag, lag], [one, zero]]),
+        evals=matrices(xp, [weights, [zero] * 3]),
         noise=xp.stack([zero, zero], axis=1),
     )

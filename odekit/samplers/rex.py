@@ -8,7 +8,7 @@ import numpy as np
 
 from odekit.loops.table import SamplerTable
 from odekit.samplers.grids import on_grid
-from odekit.samplers.steps import Steps, to_table
+from odekit.samplers.steps import Steps, matrices, to_table
 from odekit.schedules import Schedule
 from odekit.solvers.runge_kutta import RungeKutta
 from odekit.solvers.tableaus import Euler
@@ -86,9 +86,7 @@ class _Points(NamedTuple):
 def _coupled(xp: Any, own: Any, other: Any, new: Any, weight: Any) -> Any:
     """(N, 2, 2) slots (own, other) -> ((1 - weight) own + weight other, own), each counted in its own unit."""
     one, zero = xp.ones_like(new), xp.zeros_like(new)
-    return xp.stack(
-        [xp.stack([(1 - weight) * new / own, weight * new / other], axis=-1), xp.stack([one, zero], axis=-1)], axis=1
-    )
+    return matrices(xp, [[(1 - weight) * new / own, weight * new / other], [one, zero]])
 
 
 def _half(schedule: Schedule, xp: Any, base: RungeKutta, sde: bool, begin: _Points, end: _Points, back: bool) -> Steps:

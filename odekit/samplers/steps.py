@@ -42,6 +42,11 @@ class Steps(NamedTuple):
     noise: Any
 
 
+def matrices(xp: Any, entries: list) -> Any:
+    """Return (K, rows, columns) from rows of (K,) entries."""
+    return xp.stack([xp.stack(row, axis=-1) for row in entries], axis=-2)
+
+
 def _product(xp: Any, a: Any, b: Any) -> Any:
     """`a @ b` of stacked matrices as a sum of products, which accelerators do not round."""
     return xp.sum(a[..., :, :, None] * b[..., None, :, :], axis=-2)
@@ -60,8 +65,7 @@ def _first(xp: Any, row: Any, slots: int) -> Any:
 def _scaling(xp: Any, factor: Any, slots: int) -> Any:
     """(K, A, A) diagonal: `factor` for slot 0 and 1 for the others."""
     zero, one = xp.zeros_like(factor), xp.ones_like(factor)
-    rows = [[zero if a != b else one if a else factor for b in range(slots)] for a in range(slots)]
-    return xp.stack([xp.stack(row, axis=-1) for row in rows], axis=1)
+    return matrices(xp, [[zero if a != b else one if a else factor for b in range(slots)] for a in range(slots)])
 
 
 def to_table(
