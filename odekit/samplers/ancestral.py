@@ -200,9 +200,8 @@ def euler_maruyama(schedule: Schedule, ts: Any, tau: Any = 1.0) -> SamplerTable:
     grid.need_descent("euler_maruyama")
     grid.need_data()
     t, tau = grid.ts[:-1], grid.xp.asarray(amounts(grid, tau), grid.ts.dtype)
-    alpha, sigma, dt = grid.alpha[:-1], grid.sigma[:-1], grid.ts[1:] - grid.ts[:-1]
-    drift = schedule.alpha_dot(t) / alpha
-    rate = 2 * sigma * (schedule.sigma_dot(t) - drift * sigma)  # g**2, with the sign of -dt
+    dt = grid.ts[1:] - grid.ts[:-1]
+    drift, rate = schedule.alpha_dot(t) / grid.alpha[:-1], schedule.squared_diffusion(t)
     about = {"view": "noise", "name": "euler_maruyama", "source": "Song et al., ICLR 2021 (arXiv 2011.13456)"}
-    gain = dt * (1 + tau**2) / 2 * rate / sigma
+    gain = dt * (1 + tau**2) / 2 * rate / grid.sigma[:-1]
     return multistep(grid, 1 + dt * drift, gain[:, None], tau * grid.xp.sqrt(-rate * dt), **about)

@@ -158,8 +158,6 @@ def _rates(bridge: Bridge, t: Any, *, sde: bool = False) -> tuple:
     rates = (pull, bridge.alpha_dot(t) - pull * b, bridge.a_dot(t) - pull * a)
     if not sde:
         return rates
-    base = bridge.schedule
-    sigma, alpha = base.sigma(t), base.alpha(t)
-    squared = 2 * sigma * (base.sigma_dot(t) - sigma * base.alpha_dot(t) / alpha)
+    squared = bridge.schedule.squared_diffusion(t)
     half = squared / (2 * c**2)
     return (rates[0] + half, rates[1] - half * b, rates[2] - half * a, namespace(t).sqrt(squared))

@@ -71,12 +71,7 @@ class VelocityInLam(eqx.Module):
         """Return `dx/dlam` of the probability flow."""
         model = self.held()
         t = model.schedule.t_of_lam(lam)
-        return scale(1 / lam_rate(model.schedule, t), model.velocity(x, t, args))
-
-
-def lam_rate(schedule: Schedule, t: Any) -> Any:
-    """Return the time derivative of lam."""
-    return schedule.alpha_dot(t) / schedule.alpha(t) - schedule.sigma_dot(t) / schedule.sigma(t)
+        return scale(1 / model.schedule.lam_dot(t), model.velocity(x, t, args))
 
 
 class ReverseDrift(eqx.Module):
@@ -111,9 +106,7 @@ class ReverseDiffusion(eqx.Module):
 
 def diffusion(schedule: Schedule, t: Any) -> Any:
     """Return the diffusion g(t) of the process whose marginals the schedule gives, in either direction of its time."""
-    sigma = schedule.sigma(t)
-    squared = 2 * sigma * (schedule.sigma_dot(t) - sigma * schedule.alpha_dot(t) / schedule.alpha(t))
-    return jnp.sqrt(jnp.abs(squared))
+    return jnp.sqrt(jnp.abs(schedule.squared_diffusion(t)))
 
 
 def probability_flow(model: Any, variable: str = "time") -> ODE:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from odekit.samplers.continuous import lam_rate
 from odekit.schedules import Schedule
 from odekit.solvers.base import Method, Step
 from odekit.solvers.exponential import ExponentialRK
@@ -28,7 +27,7 @@ class Grown(NamedTuple):
         """Return `(x' - sigma' x) / sigma - z`."""
         t = self.schedule.t_of_lam(lam)
         sigma = self.schedule.sigma(t)
-        growth = self.schedule.sigma_dot(t) / sigma / lam_rate(self.schedule, t)
+        growth = self.schedule.sigma_dot(t) / sigma / self.schedule.lam_dot(t)
         return lincomb((1 / sigma, -(1 + growth)), [self.problem(lam, scale(sigma, z)), z])
 
 

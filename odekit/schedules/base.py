@@ -49,3 +49,12 @@ class Schedule(eqx.Module):
     @abc.abstractmethod
     def t_of_lam(self, lam: Any) -> Any:
         """Return the time at which `lam(t)` equals `lam`."""
+
+    def lam_dot(self, t: Any) -> Any:
+        """Return the time derivative of `lam`, infinite where lam is."""
+        return self.alpha_dot(t) / self.alpha(t) - self.sigma_dot(t) / self.sigma(t)
+
+    def squared_diffusion(self, t: Any) -> Any:
+        """Return `2 sigma (sigma_dot - sigma alpha_dot / alpha)` of the noising process; negative where t=1 is data."""
+        sigma = self.sigma(t)
+        return 2 * sigma * (self.sigma_dot(t) - sigma * self.alpha_dot(t) / self.alpha(t))

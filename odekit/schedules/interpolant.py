@@ -187,6 +187,5 @@ class OneSided(Schedule):
         # one Newton step carries the derivative
         inner = xp.isfinite(lam)
         t = xp.where(inner, 0.5 * (bracket[0] + bracket[1]), 0.5)
-        slope = self.alpha_dot(t) / self.alpha(t) - self.sigma_dot(t) / self.sigma(t)
-        t = t + (xp.where(inner, lam, 0.0) - xp.where(inner, self.lam(t), 0.0)) / slope
+        t = t + (xp.where(inner, lam, 0.0) - xp.where(inner, self.lam(t), 0.0)) / self.lam_dot(t)
         return xp.where(inner, t, 0.5 + 0.5 * xp.sign(lam))
